@@ -1,0 +1,225 @@
+"""Whole conversations for training, put together from topics, preferences, facts and corrected examples.
+
+The memory block is written exactly as the service writes it (``daemon/prompt.py``); half of all system prompts use it
+and the rest state the same in other forms, so that a client's own system prompt works too.
+"""
+
+import random
+
+from .content import Draft, Style, Topic, draft_of, load_topics, write
+from .facts import Fact, capital, question, sample_facts, unknown
+from .pools import Split, is_held_out, name
+from .preferences import KINDS, SENTENCE_GROUPS, Preference, sample
+
+Message = dict[str, str]
+MEMORY_HEADER = "Remember about this user:"
+HEADERS = (
+    "The user prefers:", "Instructions:", "Rules:", "What you know:", "Notes about the user:", "Follow these rules:",
+    "Preferences:", "Facts:", "Keep in mind:",
+)  # fmt: skip
+PERSONAS = (
+    "You are a helpful assistant.", "You are Familiar, a small model that runs on the user's own computer.",
+    "You are a friendly assistant.", "You answer everyday questions.", "Be helpful.",
+)  # fmt: skip
+THANKS = (
+    ("Thanks!", "You are welcome."), ("Thank you.", "You are welcome."), ("thanks a lot", "You are welcome."),
+    ("Great, thank you!", "Glad to help."), ("Okay.", "Good. Tell me if you need anything else."),
+    ("Got it.", "Good. Tell me if you need anything else."), ("That helps.", "I am glad to hear that."),
+)  # fmt: skip
+MORE = ("Tell me more.", "Anything else?", "What else?", "Can you add something?", "Go on.", "More tips?")
+WHY = ("Why?", "Why is that?", "Why does that work?", "What is the reason?", "How come?")
+ACKNOWLEDGE = ("Okay, I will do that.", "Understood. I will do that.", "Sure, I will.", "Noted. I will do that.")
+REMEMBERED = ("Okay, I will remember that.", "Thank you, I will remember that.", "Noted.")
+
+
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> Message:
+    return {"role": "assistant", "content": text}
+
+
+def topics(split: Split) -> list[Topic]:
+    """Topics to ask about; the held-out ones never occur in training."""
+    return [t for t in load_topics() if is_held_out(t.topic) == (split == "held_out")]
+
+
+_TRAIN_TOPICS = topics("train")
+
+
+def ask(rng: random.Random, topic: Topic, split: Split) -> str:
+    """Choose a way to ask; the third is kept for evaluation."""
+    return topic.ask[2] if split == "held_out" else rng.choice([a for i, a in enumerate(topic.ask) if i != 2])
+
+
+def example_line(prompt: str, text: str) -> str:
+    """One corrected example, as ``daemon/prompt.py`` writes it."""
+    return f'To "{prompt}" the right reply was "{text}"'
+
+
+def system_prompt(rng: random.Random, lines: list[str]) -> list[Message]:
+    """State ``lines`` in a system message, in one of the forms, or nothing when there are none."""
+    if not lines:
+        return [{"role": "system", "content": rng.choice(PERSONAS)}] if rng.random() < 0.15 else []
+    form = rng.random()
+    if form < 0.55:
+        text = "\n- ".join((MEMORY_HEADER, *lines))
+        if rng.random() < 0.2:
+            text = f"{rng.choice(PERSONAS)}\n\n{text}"
+    elif form < 0.7:
+        text = "\n- ".join((rng.choice(HEADERS), *lines))
+    elif form < 0.85:
+        text = " ".join(capital(line) for line in lines)
+    else:
+        text = f"{rng.choice(PERSONAS)} " + " ".join(capital(line) for line in lines)
+    return [{"role": "system", "content": text}]
+
+
+def styled(
+    rng: random.Random, preferences: list[Preference], split: Split, pool: list[Topic] | None = None
+) -> tuple[Topic, str, Style]:
+    """Find a topic whose content shows every preference, and return it with the reply and its style."""
+    style = Style()
+    for preference in preferences:
+        style = preference.apply(style)
+    length = next((p.sentences for p in preferences if p.sentences), None)
+    for _ in range(400):
+        topic = rng.choice(pool or _TRAIN_TOPICS)
+        draft = draft_of(topic, rng, length or rng.choice((1, 2, 2)))
+        if all(p.needs(draft) for p in preferences):
+            break
+    return topic, write(draft, style), style
+
+
+def everyday(rng: random.Random, preferences: list[Preference] | None = None) -> list[Message]:
+    """One to three exchanges on everyday topics, under the same preferences throughout."""
+    preferences = preferences or []
+    topic, reply, style = styled(rng, preferences, "train")
+    turns = [user(ask(rng, topic, "train")), assistant(reply)]
+    follow = rng.random()
+    plain = not preferences or {p.kind for p in preferences} <= {"closer", "opener", "label", "address"}
+    if plain and follow < 0.25:
+        roll = rng.random()
+        if roll < 0.4:
+            text, answer = rng.choice(THANKS)
+            turns += [user(text), assistant(write(Draft((answer,)), style))]
+        elif roll < 0.7:
+            draft = Draft(tuple(rng.sample(topic.more, min(2, len(topic.more)))))
+            turns += [user(rng.choice(MORE)), assistant(write(draft, style))]
+        else:
+            draft = Draft((f"This works because {topic.because}.",))
+            turns += [user(rng.choice(WHY)), assistant(write(draft, style))]
+    elif follow > 0.75:
+        topic, reply, _ = styled(rng, preferences, "train")
+        turns += [user(ask(rng, topic, "train")), assistant(reply)]
+    return turns
+
+
+def with_preferences(rng: random.Random) -> list[Message]:
+    """Stated preferences, alone or together, sometimes among facts that do not matter here."""
+    preferences = sample(rng, "train", rng.choices((1, 2, 3), (0.62, 0.28, 0.10))[0])
+    lines = [p.text for p in preferences]
+    if rng.random() < 0.25:
+        lines += [capital(f.text) for f in sample_facts(rng, "train", rng.choice((1, 2)))]
+        rng.shuffle(lines)
+    where = rng.random()
+    if where < 0.82:
+        return system_prompt(rng, lines) + everyday(rng, preferences)
+    if where < 0.91:  # asked for in the message itself
+        turns = everyday(rng, preferences)[:2]
+        said = " ".join(p.text for p in preferences)
+        turns[0] = user(f"{turns[0]['content']} {said}" if rng.random() < 0.6 else f"{said} {turns[0]['content']}")
+        return turns
+    return [user(" ".join(lines)), assistant(rng.choice(ACKNOWLEDGE)), *everyday(rng, preferences)]
+
+
+def _reply_with(style: Style, text: str) -> str:
+    return write(Draft((capital(text),)), style)
+
+
+def about_facts(rng: random.Random) -> list[Message]:
+    """Facts in the prompt, asked for; some are not there, some come with a preference, some are claimed wrongly."""
+    count = rng.choices((1, 2, 3, 4, 6), (0.2, 0.25, 0.25, 0.2, 0.1))[0]
+    facts = sample_facts(rng, "train", count)
+    preferences: list[Preference] = []
+    if rng.random() < 0.2:
+        kinds = tuple(k for k in KINDS if k.group in {"closer", "opener", "address"})
+        preferences = sample(rng, "train", 1, kinds)
+    style = Style()
+    for preference in preferences:
+        style = preference.apply(style)
+    lines = [capital(f.text) for f in facts] + [p.text for p in preferences]
+    rng.shuffle(lines)
+    if rng.random() < 0.8:
+        turns = system_prompt(rng, lines)
+    else:
+        turns = [user(" ".join(lines)), assistant(rng.choice(REMEMBERED))]
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        turns += _fact_turn(rng, facts, style)
+    return turns
+
+
+def _fact_turn(rng: random.Random, facts: list[Fact], style: Style) -> list[Message]:
+    roll = rng.random()
+    if roll < 0.24:  # not there: another fact, of a kind that may look close
+        known = {f.key for f in facts}
+        while (missing := sample_facts(rng, "train", 1)[0]).key in known:
+            pass
+        return [user(question(rng, missing, "train")), assistant(_reply_with(style, unknown(rng, missing)))]
+    fact = rng.choice(facts)
+    if roll < 0.36 and fact.wrong != fact.value:
+        claimed = rng.random() < 0.5
+        claim = fact.text if claimed else fact.text.replace(fact.value, fact.wrong)
+        tail = rng.choice((", right?", ", is that right?", ", am I right?", ". Is that true?"))
+        verdict = "Yes, " if claimed else "No, "
+        return [user(capital(claim.rstrip(".") + tail)), assistant(_reply_with(style, verdict + fact.answer))]
+    return [user(question(rng, fact, "train")), assistant(_reply_with(style, fact.answer))]
+
+
+def with_examples(rng: random.Random) -> list[Message]:
+    """Corrected examples in the prompt: the same question again, or another in the manner of the example."""
+    if rng.random() < 0.3:
+        return _same_question(rng)
+    visible = tuple(k for k in KINDS if k.group not in SENTENCE_GROUPS - {"length"})
+    preferences = sample(rng, "train", 1 if rng.random() < 0.8 else 2, visible)
+    lines = []
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        topic, reply, _ = styled(rng, preferences, "train")
+        lines.append(example_line(ask(rng, topic, "train"), reply))
+    turns = [{"role": "system", "content": "\n- ".join((MEMORY_HEADER, *lines))}]
+    return turns + everyday(rng, preferences)[:2]
+
+
+def _same_question(rng: random.Random) -> list[Message]:
+    """The example answers the very question: its text is the reply, whatever the model would have said."""
+    topic, other = rng.sample(_TRAIN_TOPICS, 2)
+    if rng.random() < 0.5:
+        reply = write(draft_of(topic, rng, rng.choice((1, 2))), Style())
+        if rng.random() < 0.5:
+            reply += f" Ask {name(rng, 'train')} about it."
+        asks = (ask(rng, topic, "train"), ask(rng, topic, "train"))
+    else:
+        fact = sample_facts(rng, "train", 1)[0]
+        reply = capital(fact.answer)
+        asks = (question(rng, fact, "train"), question(rng, fact, "train"))
+    lines = [example_line(asks[0], reply)]
+    if rng.random() < 0.4:
+        lines.append(example_line(ask(rng, other, "train"), write(draft_of(other, rng, 1), Style())))
+        rng.shuffle(lines)
+    return [{"role": "system", "content": "\n- ".join((MEMORY_HEADER, *lines))}, user(asks[1]), assistant(reply)]
+
+
+def plain(rng: random.Random) -> list[Message]:
+    """Everyday exchanges with nothing stated, or only facts that do not matter."""
+    lines = [capital(f.text) for f in sample_facts(rng, "train", rng.choice((1, 2, 3)))] if rng.random() < 0.25 else []
+    return system_prompt(rng, lines) + everyday(rng)
+
+
+PARTS = ((0.44, with_preferences), (0.25, about_facts), (0.14, with_examples), (0.17, plain))
+
+
+def sample_conversation(rng: random.Random) -> list[Message]:
+    """Draw one training conversation."""
+    make = rng.choices([part for _, part in PARTS], [weight for weight, _ in PARTS])[0]
+    return make(rng)

@@ -1,0 +1,101 @@
+"""Measure a GGUF of the built-in model on what its curriculum held out.
+
+``python tools/base_model/evaluate.py daemon/models/familiar-base.gguf --cases 40 --json figures.json``
+
+Held out: the last quarter of the ways to state each kind of preference, three kinds, one way to ask about each topic,
+whole topics, an eighth of all names, words and phrases, the last way to ask for each fact. Greedy decoding in
+llama.cpp; every figure is a share of cases decided by a checker in code.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled, topics
+from curriculum.facts import capital, question, sample_facts
+from curriculum.preferences import HELD_OUT_KINDS, KINDS, Kind, sample
+from llama_cpp import Llama
+
+Reply = Callable[[list[Message]], str]
+
+
+def memory(lines: list[str]) -> Message:
+    return {"role": "system", "content": "\n- ".join((MEMORY_HEADER, *lines))}
+
+
+def follows(reply: Reply, rng: random.Random, kinds: tuple[Kind, ...], count: int, stated: bool = True) -> bool:
+    """One case: ``count`` preferences in phrasings never seen, one everyday question in a phrasing never seen."""
+    preferences = sample(rng, "held_out", count, kinds)
+    topic, _, _ = styled(rng, preferences, "train")
+    turns = [{"role": "user", "content": ask(rng, topic, "held_out")}]
+    if stated:
+        turns.insert(0, memory([p.text for p in preferences]))
+    text = reply(turns)
+    return all(p.follows(text) for p in preferences)
+
+
+def answers(reply: Reply, rng: random.Random, known: bool) -> bool:
+    """One case: four facts with names and values never seen; the one asked for is among them or is not."""
+    *facts, missing = sample_facts(rng, "held_out", 5)
+    fact = rng.choice(facts) if known else missing
+    turns = [memory([capital(f.text) for f in facts]), {"role": "user", "content": question(rng, fact, "held_out")}]
+    text = reply(turns)
+    return fact.value.lower() in text.lower() if known else "do not know" in text.lower()
+
+
+def imitates(reply: Reply, rng: random.Random) -> bool:
+    """One case: two corrected examples with the same closing or opening words; another question must carry them too."""
+    kinds = tuple(k for k in KINDS if k.name in {"closer", "opener", "bullets", "address"})
+    preferences = sample(rng, "held_out", 1, kinds)
+    lines = []
+    for _ in range(2):
+        topic, text, _ = styled(rng, preferences, "train")
+        lines.append(example_line(ask(rng, topic, "held_out"), text))
+    topic, _, _ = styled(rng, preferences, "train")
+    return preferences[0].follows(reply([memory(lines), {"role": "user", "content": ask(rng, topic, "held_out")}]))
+
+
+def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
+    """Return shares by part, and the transcripts on topics never seen."""
+    llama = Llama(str(path), n_ctx=1024, verbose=False, seed=0)
+
+    def reply(messages: list[Message]) -> str:
+        out = llama.create_chat_completion(messages, temperature=0.0, max_tokens=160)  # type: ignore[arg-type]
+        text: str = out["choices"][0]["message"]["content"]  # type: ignore[index,assignment]
+        return text
+
+    def share(make: Callable[[random.Random], bool], n: int) -> float:
+        return round(sum(make(random.Random(f"{seed}/{i}")) for i in range(n)) / n, 3)
+
+    kinds = {k.name: share(lambda rng, k=k: follows(reply, rng, (k,), 1), cases) for k in KINDS}  # type: ignore[misc]
+    figures: dict[str, object] = {
+        "preferences_by_kind": kinds,
+        "preferences_mean": round(sum(kinds.values()) / len(kinds), 3),
+        "unstated_mean": share(lambda rng: follows(reply, rng, KINDS, 1, stated=False), 4 * cases),
+        "held_out_kinds": {
+            k.name: share(lambda rng, k=k: follows(reply, rng, (k,), 1), cases)  # type: ignore[misc]
+            for k in HELD_OUT_KINDS
+        },
+        "two_together": share(lambda rng: follows(reply, rng, KINDS, 2), 2 * cases),
+        "three_together": share(lambda rng: follows(reply, rng, KINDS, 3), 2 * cases),
+        "facts_answered": share(lambda rng: answers(reply, rng, True), 4 * cases),
+        "unknown_admitted": share(lambda rng: answers(reply, rng, False), 4 * cases),
+        "examples_imitated": share(lambda rng: imitates(reply, rng), 4 * cases),
+    }
+    asked = [t.ask[0] for t in topics("held_out")][:30]
+    figures["transcripts"] = [{"user": q, "reply": reply([{"role": "user", "content": q}])} for q in asked]
+    return figures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("gguf", type=Path)
+    parser.add_argument("--cases", type=int, default=40, help="cases per preference kind")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    args = parser.parse_args()
+    result = evaluate(args.gguf, args.cases)
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1))
