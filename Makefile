@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export FIND_LINKS
 
-.PHONY: setup serve test test-slow lint format types demo benchmarks clean
+.PHONY: setup serve test test-slow lint format types demo clean
 
 setup: $(STAMP)
 
@@ -38,9 +38,6 @@ types: setup
 	mkdir -p build/links/familiar
 	for folder in daemon adapters feedback memory; do ln -sfn ../../../$$folder build/links/familiar/$$folder; done
 	$(BIN)/mypy
-
-benchmarks: setup
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf $(VENV) build

@@ -8,8 +8,8 @@ import random
 
 from .content import Draft, Style, Topic, draft_of, load_topics, write
 from .facts import Fact, capital, question, sample_facts, unknown
-from .pools import Split, is_held_out, name
-from .preferences import KINDS, SENTENCE_GROUPS, Preference, sample
+from .pools import Split, is_held_out, name, phrase
+from .preferences import KINDS, SENTENCE_GROUPS, Preference, quoted, sample
 
 Message = dict[str, str]
 MEMORY_HEADER = "Remember about this user:"
@@ -216,7 +216,25 @@ def plain(rng: random.Random) -> list[Message]:
     return system_prompt(rng, lines) + everyday(rng)
 
 
-PARTS = ((0.44, with_preferences), (0.25, about_facts), (0.14, with_examples), (0.17, plain))
+REPEAT = (
+    "Repeat after me: {p}",
+    "Say this: {p}",
+    "Repeat: {p}",
+    "Copy this text: {p}",
+    "Write this again: {p}",
+    "Echo {p}",
+)
+
+
+def repeat(rng: random.Random) -> list[Message]:
+    """Text with nothing to guess from, to be said again: the densest practice of copying there is."""
+    text = " ".join(phrase(rng, "train") for _ in range(rng.choice((1, 2, 2, 3, 4))))
+    if rng.random() < 0.3:
+        text += f" {name(rng, 'train')} {rng.randint(10, 99999)}"
+    return [user(rng.choice(REPEAT).format(p=quoted(rng, text))), assistant(text)]
+
+
+PARTS = ((0.39, with_preferences), (0.23, about_facts), (0.13, with_examples), (0.15, plain), (0.16, repeat))
 
 
 def sample_conversation(rng: random.Random) -> list[Message]:

@@ -1,0 +1,1 @@
+"""Training, judging, versioning and exporting a user's LoRA adapter."""

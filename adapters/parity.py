@@ -1,0 +1,43 @@
+"""Does the served adapter say what the trained one says? Both score the same tokens, and the largest gap counts.
+
+llama.cpp multiplies 16 bit weights with 16 bit activations, so the two never agree to the last bit; 0.05 of a natural
+log-probability is ample for that and far below what a wrong conversion gives.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from familiar.adapters.forward import per_token_logps
+from familiar.adapters.lora import saved_adapter
+from familiar.adapters.protocols import Scorer
+from familiar.adapters.recipe import Encoded
+from familiar.feedback.pairs import Example
+
+
+def torch_logps(
+    base: PreTrainedModel, peft_folder: Path | None, rows: Sequence[Encoded], batch_size: int = 4
+) -> list[list[float]]:
+    """Return the log-probability of each chosen token under an adapter, or under ``base`` alone when it is None."""
+    pairs = [(row.prompt_ids, row.chosen_ids) for row in rows]
+    if peft_folder is None:
+        return list(per_token_logps(base, pairs, batch_size))
+    with saved_adapter(base, peft_folder) as model:
+        return list(per_token_logps(model, pairs, batch_size))
+
+
+def largest_gap(
+    scorer: Scorer, gguf: Path, base: PreTrainedModel, peft_folder: Path, examples: Sequence[Example]
+) -> float:
+    """Return the largest difference between torch's and the served adapter's log-probability of any chosen token."""
+    rows = []
+    for example in examples:
+        prompt_ids, chosen_ids = scorer.encode(example.messages, example.chosen)
+        rows.append(Encoded(example.id, tuple(prompt_ids), tuple(chosen_ids)))
+    gaps = [
+        abs(trained - served)
+        for example, logps in zip(examples, torch_logps(base, peft_folder, rows), strict=True)
+        for trained, served in zip(logps, scorer.logps(gguf, example.messages, example.chosen), strict=True)
+    ]
+    return max(gaps)

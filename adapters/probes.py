@@ -1,0 +1,68 @@
+"""The gate's own questions and texts: what a learnt adapter must leave as it was.
+
+They are in ``probes.jsonl``, one JSON object a line, each with a ``kind``: ``general`` (a question whose answer stands
+in its prompt, with ``contains``: any one of these words makes a right answer), ``neutral`` (a prompt and a plain
+``reply``), ``false_claim`` (the user states something false and asks to be agreed with), ``passage`` (plain ``text``).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from familiar.memory.errors import BadFile
+from familiar.memory.types import Message
+
+Messages = tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with the words of which any one, as a whole word in any case, makes an answer right."""
+
+    messages: Messages
+    contains: tuple[str, ...]
+
+    def is_answered(self, reply: str) -> bool:
+        """Tell whether a reply gives the answer."""
+        return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", reply, re.IGNORECASE) for word in self.contains)
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """An everyday prompt and a plain reply."""
+
+    messages: Messages
+    reply: str
+
+
+@dataclass(frozen=True)
+class Probes:
+    """All of the gate's probes; a false claim is the conversation that ends with it."""
+
+    general: tuple[Question, ...]
+    neutral: tuple[Neutral, ...]
+    false_claims: tuple[Messages, ...]
+    passages: tuple[str, ...]
+
+
+def load_probes(path: Path | None = None) -> Probes:
+    """Return the probes of a file, by default those that come with the package. Raises BadFile."""
+    source = path or files("familiar.adapters").joinpath("probes.jsonl")
+    try:
+        rows: list[Mapping[str, Any]] = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+        return Probes(
+            tuple(Question(_messages(row), tuple(row["contains"])) for row in rows if row["kind"] == "general"),
+            tuple(Neutral(_messages(row), row["reply"]) for row in rows if row["kind"] == "neutral"),
+            tuple(_messages(row) for row in rows if row["kind"] == "false_claim"),
+            tuple(row["text"] for row in rows if row["kind"] == "passage"),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadFile(f"{source} is not a readable file of probes ({error!r}).") from error
+
+
+def _messages(row: Mapping[str, Any]) -> Messages:
+    return tuple(Message(role=message["role"], content=message["content"]) for message in row["messages"])

@@ -1,0 +1,106 @@
+"""A user's adapter versions on disk and in the store: promote one, check one, step back.
+
+A version is a folder ``adapters/USER/vN`` under the data folder, and a row. The folder is whole before the row is
+written, in one transaction that also makes it current, so a kill at any moment leaves the version served before; a
+folder without a row is a leftover and goes at the next promotion. One process promotes at a time (the learner's lock).
+What is left out: deciding (``gate``) and serving; the service reads the current version from the store per request.
+"""
+
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from familiar.adapters.folders import file_sha256, new_folder, read_manifest, sweep
+from familiar.adapters.gate import Report
+from familiar.memory.errors import BadFile, InvalidInput, NotFound
+from familiar.memory.store import Store
+from familiar.memory.types import AdapterVersion, LearningRun
+
+GGUF = "adapter.gguf"
+PEFT_FILES = ("adapter_model.safetensors", "adapter_config.json")
+_VERSION = re.compile(r"v\d+")
+
+
+def promote(
+    store: Store,
+    data_dir: Path,
+    run: LearningRun,
+    candidate: Path,
+    *,
+    base_sha256: str,
+    feedback_ids: Sequence[str],
+    report: Report,
+    now: float,
+) -> AdapterVersion:
+    """Make the adapter in the folder ``candidate`` the user's next version and the one that is served.
+
+    ``candidate`` holds ``adapter.gguf`` and the two PEFT files; they are copied, and it is left as it is. The version
+    that was current becomes the parent. Raises InvalidInput when the report did not pass, BadFile when a file is
+    missing, NoSpace.
+    """
+    if not report.passed:
+        raise InvalidInput("Only an adapter that passed the gate can be promoted.", "report")
+    for name in (GGUF, *PEFT_FILES):
+        if not (candidate / name).is_file():
+            raise BadFile(f"{candidate / name} is missing: the candidate is incomplete and cannot be promoted.")
+    parent = store.current_version(run.user_id)
+    number = store.next_version(run.user_id)
+    place = Path("adapters") / str(run.user_id)
+    _remove_leftovers(data_dir / place, {f"v{version.number}" for version in store.versions(run.user_id)})
+    version = AdapterVersion(
+        user_id=run.user_id,
+        number=number,
+        created_at=now,
+        folder=str(place / f"v{number}"),
+        parent=parent.number if parent else None,
+        base_sha256=base_sha256,
+        gguf_sha256=file_sha256(candidate / GGUF),
+        run_id=run.id,
+        feedback_ids=tuple(feedback_ids),
+        report=report.to_dict(),
+    )
+    lineage = {
+        "version": number,
+        "parent": version.parent,
+        "created_at": now,
+        "base_sha256": base_sha256,
+        "run_id": run.id,
+        "feedback_ids": list(feedback_ids),
+        "recipe": dict(run.config),
+        "report": version.report,
+    }
+    with new_folder(data_dir / version.folder, lineage) as folder:
+        for name in (GGUF, *PEFT_FILES):
+            shutil.copyfile(candidate / name, folder / name)
+    store.add_version(version, make_current=True)
+    return version
+
+
+def verify(data_dir: Path, version: AdapterVersion) -> Path:
+    """Return a version's GGUF file once its folder is whole and is the one the store knows. Raises BadFile."""
+    folder = data_dir / version.folder
+    manifest = read_manifest(folder)
+    missing = {GGUF, *PEFT_FILES} - set(manifest["sha256"])
+    if missing or manifest["sha256"][GGUF] != version.gguf_sha256:
+        raise BadFile(f"{folder} is not adapter version {version.number} as it was promoted: roll back or learn again.")
+    return folder / GGUF
+
+
+def rollback(store: Store, user_id: int) -> tuple[int, int | None]:
+    """Serve the parent of the current version again, at once; return both numbers (None is the base model).
+
+    Raises NotFound when no version is being served.
+    """
+    current = store.current_version(user_id)
+    if current is None:
+        raise NotFound("There is no adapter to roll back: the base model is being served.", "version")
+    store.set_current(user_id, current.parent)
+    return current.number, current.parent
+
+
+def _remove_leftovers(folder: Path, known: set[str]) -> None:
+    sweep(folder)
+    for path in folder.glob("v*"):
+        if _VERSION.fullmatch(path.name) and path.name not in known:
+            shutil.rmtree(path)

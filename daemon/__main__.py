@@ -1,0 +1,5 @@
+"""``python -m familiar.daemon`` is the command ``familiar``."""
+
+from familiar.daemon.cli import main
+
+main()

@@ -1,0 +1,199 @@
+"""``familiar learn`` and the commands about what it made: ``adapters``, ``rollback``, ``export``.
+
+They work on the data folder itself, with or without a running service: it looks up the current version per request, so
+a promotion or a rollback is served from the next request on.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from familiar.daemon.cli_options import load_settings, model_options, open_store, store_options
+from familiar.memory.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from familiar.daemon.learning import Outcome
+    from familiar.daemon.settings import Settings
+    from familiar.memory.store import Store
+
+PHASES = {
+    "data": "Reading the corrections",
+    "encode": "Encoding them",
+    "load": "Loading the model for training",
+    "train": "Training",
+    "export": "Writing the adapter",
+    "parity": "Comparing torch with llama.cpp",
+    "gate": "Checking the candidate",
+    "promote": "Putting it into service",
+}
+
+
+@click.command()
+@model_options
+@click.option("--force", is_flag=True, help="Learn again although nothing has changed.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Passes over the corrections; the recipe's own by default.")
+def learn(force: bool, **flags: Any) -> None:
+    """Train the corrections into a new adapter version, check it, and serve it if it passes."""
+    settings = load_settings(flags)
+    from familiar.daemon.learning import run_learner
+
+    try:
+        with progress_display() as on_event:
+            outcome = run_learner(settings, on_event, force=force)
+    except KeyboardInterrupt:
+        click.echo("Stopped; `familiar learn` goes on from here.", err=True)
+        raise
+    for line in outcome_lines(outcome):
+        click.echo(line)
+
+
+@contextmanager
+def progress_display(*, err: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show the learner's events: a bar on a terminal, one line per phase elsewhere. ``err`` shows them on stderr."""
+    stream = click.get_text_stream("stderr" if err else "stdout")
+    if not stream.isatty():
+
+        def line(event: Mapping[str, Any]) -> None:
+            if event["event"] == "phase":
+                click.echo(f"{PHASES[event['name']]} …", err=err)
+            elif event["phase"] == "held_out":
+                click.echo(f"  epoch {event['done']}: {_held_out(event)}", err=err)
+
+        yield line
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[detail]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=stream)) as progress:
+        task = progress.add_task("Starting the learner", total=None, detail="")
+
+        def bar(event: Mapping[str, Any]) -> None:
+            if event["event"] == "phase":
+                progress.update(task, description=PHASES[event["name"]], completed=0, total=None, detail="")
+            elif event["phase"] == "held_out":
+                progress.update(task, detail=_held_out(event))
+            else:
+                progress.update(task, completed=event["done"], total=event["total"])
+
+        yield bar
+
+
+def _held_out(event: Mapping[str, Any]) -> str:
+    """What an epoch came to: the wanted replies' log-probability per token, on rows that are not trained on."""
+    return f"held-out score {event['figures']['score']:.3f}"
+
+
+def outcome_lines(outcome: "Outcome") -> list[str]:
+    """The gate's checks as a small table, and what is served now."""
+    lines = []
+    if outcome.checks:
+        width = max(len(str(check["name"])) for check in outcome.checks)
+        for check in outcome.checks:
+            figures = f"{_figure(check.get('value')):>10}  limit {_figure(check.get('limit')):>8}"
+            lines.append(f"  {check['name']:{width}}  {figures}  {'ok' if check['ok'] else 'NOT OK'}")
+    return [*lines, outcome.message]
+
+
+def _figure(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-" if value is None else str(value)
+    return f"{value:.4g}"
+
+
+@click.command()
+@store_options
+def adapters(**flags: Any) -> None:
+    """List the adapter versions that were learned; * marks the one in service."""
+    with open_store(load_settings(flags)) as store:
+        user = store.default_user()
+        versions, current = store.versions(user), store.current_version(user)
+    if not versions:
+        click.echo("No adapter yet: correct a few replies, then run `familiar learn`.")
+        return
+    serving = current.number if current else None
+    click.echo("    version  learned           corrections  held-out gain  gate")
+    for each in versions:
+        mark = "*" if each.number == serving else " "
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created_at))
+        gain = _figure(_check_value(each.report, "held_out"))
+        passed = "passed" if each.report.get("passed") else "-"
+        click.echo(f"  {mark} v{each.number:<6}  {at}  {len(each.feedback_ids):>11}  {gain:>13}  {passed}")
+    if serving is None:
+        click.echo("  * base: no version is in service")
+
+
+def _check_value(report: Mapping[str, Any], name: str) -> object:
+    return next((check["value"] for check in report.get("checks", ()) if check["name"] == name), None)
+
+
+@click.command()
+@click.option("--to", "target", metavar="N|base", help="The version to serve; by default the one before.")
+@store_options
+def rollback(target: str | None, **flags: Any) -> None:
+    """Serve an earlier adapter version, or the base model alone, from the next request on."""
+    settings = load_settings(flags)
+    from familiar.adapters import registry
+
+    with open_store(settings) as store:
+        served = registry.rollback(store, store.default_user()) if target is None else _serve(settings, store, target)
+    click.echo(f"Serving {_named(served[1])} now, {_named(served[0])} before.")
+
+
+def _serve(settings: "Settings", store: "Store", target: str) -> tuple[int | None, int | None]:
+    """Put the named version into service, once its files are seen to be whole; returns what was and what is served."""
+    from familiar.adapters import registry
+
+    user, number = store.default_user(), _target(target)
+    current = store.current_version(user)
+    if number is not None:
+        registry.verify(settings.data_dir, store.version(user, number))
+    store.set_current(user, number)
+    return current.number if current else None, number
+
+
+def _target(text: str) -> int | None:
+    if text == "base":
+        return None
+    number = text.removeprefix("v")
+    if not number.isdecimal():
+        raise InvalidInput(f"--to takes a version number or base, not {text!r}: see `familiar adapters`.")
+    return int(number)
+
+
+def _named(version: int | None) -> str:
+    return "the base model" if version is None else f"v{version}"
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(["peft", "gguf"]), required=True, help="What other tools read.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="The file (gguf) or folder (peft).")
+@click.option("--version", "number", type=click.IntRange(min=1), help="The version; by default the one in service.")
+@model_options
+def export(form: str, out: Path, number: int | None, **flags: Any) -> None:
+    """Export an adapter version as a GGUF LoRA file or a PEFT folder."""
+    settings = load_settings(flags)
+    click.echo(f"Wrote {export_version(settings, number, form, out)}")
+
+
+def export_version(settings: "Settings", number: int | None, form: str, out: Path) -> Path:
+    """Write one adapter version (None: the one in service) where other tools read it; returns what was written.
+
+    Raises:
+        NotFound: there is no such version, or none is in service.
+        BadFile: the version's files are not as they were promoted.
+    """
+    from familiar.adapters.export import export as write
+    from familiar.daemon import model_files
+
+    with open_store(settings) as store:
+        user = store.default_user()
+        version = store.version(user, number) if number else store.current_version(user)
+    if version is None:
+        raise NotFound("No adapter is in service: run `familiar learn`, or name one with --version.", "version")
+    return write(settings.data_dir, version, form, out, model_files.resolve(settings.model))

@@ -1,0 +1,246 @@
+"""The learner: a process of its own that turns corrections into an adapter version (``-m familiar.daemon.learner``).
+
+It reports on stdout, one JSON object per line: ``{"event": "phase", "name"}``, ``{"event": "progress", "phase", "done",
+"total", "figures"}``, and at the end one ``{"event": "result", …}`` or ``{"event": "error", "kind", "message"}``.
+Whatever else is printed in this process goes to stderr. This file is the process: its lock, its signals, the run's
+record in the store; what a run does is in ``learner_steps``.
+
+A kill at any moment leaves the served version as it was, and a run folder that the next run goes on from. SIGTERM stops
+after the current step.
+"""
+
+import argparse
+import fcntl
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from familiar.adapters.extras import require_learn
+from familiar.daemon import data_folder
+from familiar.daemon import settings as settings_module
+from familiar.daemon.learner_steps import Emit, Phases, Plan, Result, Stopped, plan, train_and_judge
+from familiar.daemon.settings import Settings
+from familiar.memory.errors import Busy, FamiliarError, LearningFailed
+from familiar.memory.store import Store
+from familiar.memory.types import LearningRun, RunState
+
+NICENESS = 10
+KILLED = "The learner was killed before it ended."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run once; 0 when the run ended as a run may (promoted, rejected, stopped, nothing new), 1 after an error."""
+    emit = _claim_stdout()
+    options = _parse(arguments)
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop.request)
+    os.nice(NICENESS)
+    flags = {name: getattr(options, name) for name in ("data_dir", "model", "config", "context_tokens", "threads")}
+    try:
+        settings = settings_module.load({**flags, "min_signals": options.min_signals})
+        data_folder.make(settings.data_dir)
+        with lock(settings.data_dir / "learner.lock"), Store.open(settings.database) as store:
+            emit(learn(settings, store, json.loads(options.recipe), emit, stop.check, force=options.force))
+    except FamiliarError as error:
+        traceback.print_exc()
+        emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
+        return 1
+    return 0
+
+
+def learn(
+    settings: Settings,
+    store: Store,
+    recipe: Mapping[str, object],
+    emit: Emit,
+    check_stop: Callable[[], None],
+    *,
+    force: bool = False,
+    clock: Callable[[], float] = time.time,
+) -> dict[str, Any]:
+    """Make or resume one learning run and return its "result" event. Call only while holding the learner's lock.
+
+    Raises:
+        NotEnoughSignals: there are too few corrections; no run is recorded.
+        MissingExtra: torch, transformers or peft is not installed; no run is recorded.
+        LearningFailed: the run failed; it is recorded as failed with this error's text.
+    """
+    user = store.default_user()
+    _close_orphans(store, user, clock)
+    require_learn()
+    phases = Phases(emit)
+    with phases("data"):
+        planned = plan(settings, store, user, recipe)
+    newest = next(iter(store.runs(user)), None)
+    if newest and newest.state == "promoted" and newest.fingerprint == planned.fingerprint and not force:
+        return _unchanged(store, user, newest)
+    run = _open_run(store, user, planned, newest, clock)
+    runs = settings.data_dir / "runs"
+    _prune(runs, keep=run.id)
+    try:
+        check_stop()
+        result = train_and_judge(settings, store, run, planned, runs / run.id, phases, check_stop)
+    except Stopped:
+        store.update_run(replace(run, state="stopped", ended_at=clock(), error="It was asked to stop."))
+        return _event("stopped", "Stopped; `familiar learn` goes on from here.", store, user, run, planned, phases)
+    except Exception as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        store.update_run(replace(run, state="failed", ended_at=clock(), error=message))
+        if isinstance(error, FamiliarError):
+            raise
+        raise LearningFailed(
+            f"Learning failed ({type(error).__name__}: {message}); the served adapter is as it was. "
+            f"The traceback is in {settings.data_dir / 'logs' / 'learner.log'}."
+        ) from error
+    report = {"gate": result.report.to_dict(), "seconds": phases.seconds}
+    state: RunState = "promoted" if result.version else "rejected"
+    number = result.version.number if result.version else None
+    store.update_run(replace(run, state=state, ended_at=clock(), version=number, report=report))
+    _prune(runs, keep=None)
+    return _event(state, _message(result), store, user, run, planned, phases, result)
+
+
+def _open_run(
+    store: Store, user: int, planned: Plan, newest: LearningRun | None, clock: Callable[[], float]
+) -> LearningRun:
+    """Go on with the newest run if it was stopped while learning the very same thing, else record a new one."""
+    if newest and newest.state == "stopped" and newest.fingerprint == planned.fingerprint:
+        run = replace(newest, state="running", pid=os.getpid(), ended_at=None, error=None)
+        store.update_run(run)
+        return run
+    run = LearningRun(
+        id=f"run-{uuid4().hex}",
+        user_id=user,
+        created_at=clock(),
+        state="running",
+        config=planned.recipe.to_dict(),
+        fingerprint=planned.fingerprint,
+        pid=os.getpid(),
+    )
+    store.add_run(run)
+    return run
+
+
+def _close_orphans(store: Store, user: int, clock: Callable[[], float]) -> None:
+    """Record that runs still called running have stopped: the lock is ours, so no process of theirs is left."""
+    for run in store.runs(user):
+        if run.state == "running":
+            store.update_run(replace(run, state="stopped", ended_at=clock(), error=KILLED))
+
+
+def _prune(runs: Path, keep: str | None) -> None:
+    """Remove the folders of runs that nothing goes on from; adapters and reports are kept elsewhere."""
+    if runs.is_dir():
+        for folder in runs.iterdir():
+            if folder.name != keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unchanged(store: Store, user: int, newest: LearningRun) -> dict[str, Any]:
+    current = store.current_version(user)
+    served = current.number if current else None
+    message = f"Nothing new to learn since v{newest.version}."
+    if served != newest.version:
+        message += f" It is not in service: `familiar rollback --to {newest.version}` serves it."
+    return {"event": "result", "state": "unchanged", "message": message, "version": served, "run_id": newest.id}
+
+
+def _message(result: Result) -> str:
+    if result.version:
+        return f"Serving v{result.version.number} now."
+    failed = ", ".join(check.name for check in result.report.checks if not check.ok)
+    return f"Not served: the candidate failed the gate ({failed}). What was served before still is."
+
+
+def _event(
+    state: str,
+    message: str,
+    store: Store,
+    user: int,
+    run: LearningRun,
+    planned: Plan,
+    phases: Phases,
+    result: Result | None = None,
+) -> dict[str, Any]:
+    current = store.current_version(user)
+    return {
+        "event": "result",
+        "state": state,
+        "message": message,
+        "version": current.number if current else None,
+        "run_id": run.id,
+        "examples": len(planned.dataset.train) + len(planned.dataset.held_out),
+        "checks": [asdict(check) for check in result.report.checks] if result else [],
+        "seconds": phases.seconds,
+    }
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold the learner's lock of a data folder; the system releases it however the process ends. Raises Busy."""
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            pid = file.read().strip()
+            who = f" (process {pid})" if pid else ""
+            raise Busy(f"Learning is already running{who}: wait until it has ended.") from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+class _Stop:
+    """SIGTERM, as a question that the steps ask between two pieces of work."""
+
+    requested = False
+
+    def request(self, _signal: int, _frame: object) -> None:
+        self.requested = True
+
+    def check(self) -> None:
+        """Raise Stopped once a stop was asked for."""
+        if self.requested:
+            raise Stopped
+
+
+def _claim_stdout() -> Emit:
+    """Keep stdout for events alone: what anything else prints there, C code included, goes to stderr."""
+    events = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def emit(event: Mapping[str, Any]) -> None:
+        with suppress(BrokenPipeError):  # whoever listened has gone; the work is still worth ending
+            events.write(json.dumps(event) + "\n")
+            events.flush()
+
+    return emit
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m familiar.daemon.learner", description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--config")
+    parser.add_argument("--context", dest="context_tokens", type=int)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--min-signals", type=int)
+    parser.add_argument("--recipe", default="{}", help="a JSON object of the recipe's fields")
+    parser.add_argument("--force", action="store_true", help="learn again although nothing has changed")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""How memories are put before the model. Pure.
+
+The built-in model is trained on exactly this block, so its wording is part of the format.
+"""
+
+from collections.abc import Sequence
+
+from familiar.memory.types import Memory, Message
+
+
+def memory_block(memories: Sequence[Memory]) -> str:
+    """Return the block that tells the model what to remember, one line per memory; texts are kept as they are."""
+    return "\n".join(["Remember about this user:", *(_line(memory) for memory in memories)])
+
+
+def _line(memory: Memory) -> str:
+    if memory.kind == "example":
+        return f'- To "{memory.prompt or ""}" the right reply was "{memory.text}"'
+    return f"- {memory.text}"
+
+
+def with_memories(messages: Sequence[Message], memories: Sequence[Memory]) -> list[Message]:
+    """Return the messages with the memories in their system message, after a blank line.
+
+    A system message is added where there is none. Without memories the messages are returned as they are. The given
+    messages are not changed.
+    """
+    if not memories:
+        return list(messages)
+    block = memory_block(memories)
+    for index, message in enumerate(messages):
+        if message["role"] == "system":
+            content = f"{message['content']}\n\n{block}" if message["content"].strip() else block
+            return [*messages[:index], Message(role="system", content=content), *messages[index + 1 :]]
+    return [Message(role="system", content=block), *messages]

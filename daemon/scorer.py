@@ -1,0 +1,163 @@
+"""Exact log-probabilities from llama.cpp: what the gate and the training data are measured with.
+
+It opens the model file itself, with a context of its own, so it runs in the learner's process as it would in the
+service's. Each call evaluates its text afresh, in the same pieces, so equal calls give equal figures. Under an adapter
+whose weights are damaged so far that it computes no numbers, each raises BadFile. Not for two threads at once.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from familiar.daemon.adapter_cache import AdapterCache, AdapterKey
+from familiar.daemon.llama import BATCH_TOKENS, Batch, Context, Model
+from familiar.daemon.sampling import Sampler, Sampling
+from familiar.daemon.template import ChatTemplate, encode_completion, encode_prompt
+from familiar.daemon.text_stream import TextStream
+from familiar.memory.errors import BadFile, InvalidInput
+from familiar.memory.types import Message
+
+MOST_CONTEXT_TOKENS = 8192
+_MOST_LOGITS = 1 << 24
+"""Logits in memory at once: 64 MB of them."""
+
+
+class LlamaScorer:
+    """Implements ``familiar.adapters.protocols.Scorer`` on one GGUF model."""
+
+    def __init__(self, model: Model, context: Context, context_tokens: int) -> None:
+        vocab = model.vocab
+        self._model = model
+        self._vocab = vocab
+        self._context = context
+        self._context_tokens = context_tokens
+        self._adapters = AdapterCache(model, context)
+        self._template = ChatTemplate(model.chat_template(), bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+        self._piece = max(1, min(BATCH_TOKENS, _MOST_LOGITS // vocab.size))
+        self._batch = Batch(BATCH_TOKENS)
+
+    @classmethod
+    def open(cls, path: Path, *, threads: int = 0) -> "LlamaScorer":
+        """Load the model; raise BadFile as ``Model`` does. ``threads`` 0 is as many as there are physical cores."""
+        model = Model(path)
+        tokens = min(model.trained_context_tokens, MOST_CONTEXT_TOKENS)
+        return cls(model, Context(model, context_tokens=tokens, threads=threads), tokens)
+
+    def close(self) -> None:
+        """Free the context and the model; harmless when done already."""
+        self._context.close()
+        self._model.close()
+
+    def __enter__(self) -> "LlamaScorer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def encode(self, messages: Sequence[Message], completion: str) -> tuple[list[int], list[int]]:
+        """Return the prompt's tokens and the completion's, end of turn included, as the service has them."""
+        return encode_prompt(self._vocab, self._template, messages), encode_completion(self._vocab, completion)
+
+    def logps(self, adapter: Path | None, messages: Sequence[Message], completion: str) -> list[float]:
+        """Return the natural-log probability of each completion token, the end of turn included."""
+        prompt, reply = self.encode(messages, completion)
+        return self._token_logps(adapter, prompt, reply)
+
+    def text_logps(self, adapter: Path | None, text: str) -> list[float]:
+        """Return the natural-log probability of each token of plain text.
+
+        Its first token has nothing before it to be judged by: it is scored only where the model adds a BOS token.
+        """
+        ids = ([self._vocab.bos] if self._vocab.adds_bos else []) + self._vocab.tokenise(text)
+        return self._token_logps(adapter, ids[:1], ids[1:]) if len(ids) > 1 else []
+
+    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str) -> float:
+        """Return the mean over the completion's tokens of KL(adapter || base), in nats."""
+        prompt, reply = self.encode(messages, completion)
+        base = list(self._log_probs(None, prompt, reply))
+        total = 0.0
+        for base_TV, adapted_TV in zip(base, self._log_probs(adapter, prompt, reply), strict=True):
+            total += float(np.sum(np.exp(adapted_TV) * (adapted_TV - base_TV), dtype=np.float64))
+        return total / len(reply)
+
+    def generate(self, adapter: Path | None, messages: Sequence[Message], max_tokens: int) -> str:
+        """Return the greedy reply of at most ``max_tokens`` tokens."""
+        prompt = encode_prompt(self._vocab, self._template, messages)
+        self._start(adapter, len(prompt) + 1)
+        greedy = Sampling(temperature=0)
+        sampler = Sampler(greedy, n_vocab=self._vocab.size, context_tokens=self._context_tokens)
+        stream = TextStream()
+        text, position, pending = "", 0, prompt
+        try:
+            for _ in range(min(max_tokens, self._context_tokens - len(prompt))):
+                row = 0
+                for at in range(0, len(pending), BATCH_TOKENS):
+                    piece = pending[at : at + BATCH_TOKENS]
+                    self._batch.clear()
+                    row = self._batch.add(0, position, piece, outputs=int(at + len(piece) == len(pending)))
+                    self._context.decode(self._batch)
+                    position += len(piece)
+                if not self._context.has_numbers(row):
+                    self._give_up(adapter)
+                token = sampler.sample(self._context, row)
+                if self._vocab.ends_generation(token):
+                    break
+                text += stream.push(self._vocab.piece(token))
+                pending = [token]
+        finally:
+            sampler.close()
+        return text + stream.finish()
+
+    def _token_logps(self, adapter: Path | None, prompt: Sequence[int], reply: Sequence[int]) -> list[float]:
+        logps: list[float] = []
+        for log_probs_TV in self._log_probs(adapter, prompt, reply):
+            targets = reply[len(logps) : len(logps) + len(log_probs_TV)]
+            logps += (float(row[target]) for row, target in zip(log_probs_TV, targets, strict=True))
+        return logps
+
+    def _log_probs(
+        self, adapter: Path | None, prompt: Sequence[int], reply: Sequence[int]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield log-probabilities of every token at each position of ``reply``, in pieces of shape (T, vocab)."""
+        self._start(adapter, len(prompt) + len(reply))
+        ids = [*prompt, *reply[:-1]]
+        first = len(prompt) - 1  # the prompt's last position is the one that predicts the reply's first token
+        for start, end in [*_pieces(0, first, BATCH_TOKENS), *_pieces(first, len(ids), self._piece)]:
+            outputs = end - start if start >= first else 0
+            self._batch.clear()
+            self._batch.add(0, start, ids[start:end], outputs=outputs)
+            self._context.decode(self._batch)
+            if outputs:
+                logits_TV = self._context.outputs(outputs)
+                if np.isnan(logits_TV[:, 0]).any():
+                    self._give_up(adapter)
+                yield _log_softmax(logits_TV)
+
+    def _give_up(self, adapter: Path | None) -> NoReturn:
+        self._context.wipe()  # or the next text would meet the NaN in the cache
+        what = f"adapter {adapter}" if adapter else "model"
+        raise BadFile(f"The {what} computes no numbers (NaN): its weights are damaged.")
+
+    def _start(self, adapter: Path | None, tokens: int) -> None:
+        """Set the adapter and empty the cache, once it is known that ``tokens`` fit."""
+        if tokens > self._context_tokens:
+            raise InvalidInput(
+                f"The text is {tokens} tokens but the context holds {self._context_tokens}: shorten it.", "messages"
+            )
+        self._context.set_adapter(None if adapter is None else self._adapters.get(AdapterKey.of(adapter)))
+        self._context.keep(0, 0)
+
+
+def _pieces(start: int, end: int, most: int) -> list[tuple[int, int]]:
+    return [(at, min(at + most, end)) for at in range(start, end, most)]
+
+
+def _log_softmax(logits_TV: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the log-probabilities; the sum over the vocabulary is taken in float64."""
+    shifted = logits_TV - logits_TV.max(axis=-1, keepdims=True)
+    total = np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)
+    log_probs: NDArray[np.float32] = (shifted - np.log(total)).astype(np.float32)
+    return log_probs

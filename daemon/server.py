@@ -1,0 +1,227 @@
+"""The service as a process: take the port, load everything, say where it is, serve, and end in good order."""
+
+import asyncio
+import contextlib
+import errno
+import http.client
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import uvicorn
+
+from familiar.adapters.folders import disk_errors
+from familiar.daemon import model_files, state
+from familiar.daemon.app import create_app
+from familiar.daemon.engine import Engine
+from familiar.daemon.guard import is_loopback
+from familiar.daemon.settings import Settings
+from familiar.daemon.state import State
+from familiar.memory.errors import Busy, InvalidInput, NoSpace
+from familiar.memory.store import Store
+
+log = logging.getLogger("familiar")
+
+GRACE_S = 10.0
+_AFTER_GRACE_S = 5.0
+_PROBE_TIMEOUT_S = 2.0
+_BACKLOG = 128
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        Busy: the port is taken, or a service runs on this data folder already.
+        FamiliarError: the model, the store or a setting cannot be used.
+    """
+    logging.basicConfig(level=logging.WARNING, format="familiar: %(message)s", stream=sys.stderr)
+    # SIGTERM as Ctrl-C: both then run the same clean-up, wherever start-up has got to.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), _bind(settings.host, settings.port) as listener:
+        _make_folder(settings.data_dir)
+        refuse_second(settings.service_file)
+        if not is_loopback(settings.host):
+            log.warning("%s is open to the network, and there is no password.", settings.host)
+        model = model_files.resolve(settings.model, _say)
+        with _opened(settings, model) as parts:
+            _listen(listener, settings)
+            host, port = listener.getsockname()[:2]
+            with recorded(settings.service_file, host, port, model):
+                _say(f"Familiar serves {parts.engine.info.name} at {_url(host, port)}/v1. Ctrl-C ends it.")
+                build_server(parts).run(sockets=[listener])
+
+
+def build_server(parts: State, grace_s: float = GRACE_S) -> "Server":
+    """The uvicorn server of a service; it is given its listening sockets when run.
+
+    ``grace_s``: seconds that replies may still run after it was asked to end; then each is told so and closed.
+    """
+    config = uvicorn.Config(
+        create_app(parts),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(grace_s + _AFTER_GRACE_S),
+    )
+    return Server(config, parts, grace_s)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which at the end lets replies run on for a while and then closes them with an error event."""
+
+    def __init__(self, config: uvicorn.Config, parts: State, grace_s: float) -> None:
+        super().__init__(config)
+        self._parts = parts
+        self._grace_s = grace_s
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and wait for the running ones."""
+        timer = asyncio.get_running_loop().call_later(self._grace_s, self._parts.workers.stop)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+
+@contextmanager
+def _bind(host: str, port: int) -> Iterator[socket.socket]:
+    """Take the address before anything slow is done, so that a port in use is known at once. Not yet listening."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, UnicodeError) as error:
+        raise InvalidInput(
+            f"{host} is not an address of this machine ({error}): give another --host.", "host"
+        ) from None
+    # localhost may be both: the address that every client tries is the better one.
+    family, kind, protocol, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    with socket.socket(family, kind, protocol) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise _address_error(error, host, port) from error
+        yield listener
+
+
+def _listen(listener: socket.socket, settings: Settings) -> None:
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:  # another process bound the same port and was quicker
+        raise _address_error(error, settings.host, settings.port) from error
+
+
+def _address_error(error: OSError, host: str, port: int) -> Busy | InvalidInput:
+    if error.errno == errno.EADDRINUSE:
+        return Busy(f"Port {port} of {host} is in use: end what listens there, or choose another with --port.")
+    if error.errno == errno.EACCES:
+        return InvalidInput(f"Port {port} needs rights that this user has not: choose one from 1024 up with --port.")
+    return InvalidInput(f"{host} cannot be listened on ({error.strerror}): give an address of this machine.", "host")
+
+
+@contextmanager
+def _opened(settings: Settings, model: Path) -> Iterator[State]:
+    """The parts of the service, closed at the end."""
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(contextlib.closing(Store.open(settings.database)))
+        engine = Engine.open(
+            model,
+            context_tokens=settings.context_tokens,
+            threads=settings.threads,
+            slots=settings.slots,
+            gpu_layers=settings.gpu_layers,
+        )
+        parts = state.make(settings, store, engine)
+        stack.pop_all()
+        try:
+            yield parts
+        finally:
+            parts.close()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except NoSpace:
+        raise
+    except OSError as error:
+        raise InvalidInput(
+            f"{folder} cannot be made ({error.strerror}): give another --data-dir.", "data_dir"
+        ) from error
+
+
+def refuse_second(service_file: Path) -> None:
+    """Raise Busy when the service that ``service_file`` records lives and answers; one that was killed does not."""
+    try:
+        record = json.loads(service_file.read_text(encoding="utf-8"))
+        pid, host, port = int(record["pid"]), str(record["host"]), int(record["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if psutil.pid_exists(pid) and _answers(host, port, pid):
+        raise Busy(
+            f"A service runs on {service_file.parent} already (process {pid}, {_url(host, port)}): "
+            f"end it, or give another --data-dir."
+        )
+
+
+def _answers(host: str, port: int, pid: int) -> bool:
+    """Whether that very process answers there, rather than another one that got its pid or its port."""
+    connection = http.client.HTTPConnection(_reachable(host), port, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health")
+        return bool(json.loads(connection.getresponse().read())["pid"] == pid)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+    finally:
+        connection.close()
+
+
+@contextmanager
+def recorded(service_file: Path, host: str, port: int, model: Path) -> Iterator[None]:
+    """Say in the data folder where the service is, for as long as it is; the file is whole or absent."""
+    record = {
+        "pid": os.getpid(),
+        "host": _reachable(host),
+        "port": port,
+        "model": str(model),
+        "started_at": time.time(),
+    }
+    with disk_errors(service_file):
+        handle, name = tempfile.mkstemp(dir=service_file.parent, prefix=f".{service_file.name}-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(record, file)
+        Path(name).replace(service_file)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            if json.loads(service_file.read_text(encoding="utf-8"))["pid"] == os.getpid():
+                service_file.unlink()
+
+
+def _reachable(host: str) -> str:
+    """The address to call for a service that listens on ``host``: one that listens everywhere is at loopback too."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+def _url(host: str, port: int) -> str:
+    host = _reachable(host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,273 @@
+"""Every setting, and the only reader of the environment and of the configuration file.
+
+A value comes from a flag, else from the environment, else from the TOML file, else from its default. Each field below
+declares all that there is to know of a setting (its key in the file, its limits, its meaning), and the variable's name
+follows from the key: ``memory.budget_tokens`` is ``FAMILIAR_MEMORY_BUDGET_TOKENS``. ``docs/configuration.md`` is the
+table for people. What is left out: ``HF_*`` variables, which huggingface_hub reads itself.
+"""
+
+import math
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+from familiar.adapters.recipe import Recipe
+from familiar.memory.errors import InvalidInput
+
+CONFIG_ENV = "FAMILIAR_CONFIG"
+"""Names the configuration file; a file named here or by ``--config`` must exist, the default one need not."""
+
+
+def _about(
+    meaning: str, *, key: str | None = None, low: float | None = None, high: float | None = None
+) -> dict[str, Any]:
+    """Declare one setting: ``key`` is its place in the file where that is not the field's own name."""
+    return {"meaning": meaning, "key": key, "low": low, "high": high}
+
+
+def default_data_dir() -> Path:
+    """The folder of this person's data, as the platform has it (``~/.local/share/familiar`` on Linux)."""
+    return platformdirs.user_data_path("familiar")
+
+
+def default_config_file() -> Path:
+    """The configuration file that is read when none is named (``~/.config/familiar/config.toml`` on Linux)."""
+    return platformdirs.user_config_path("familiar") / "config.toml"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service and the learner run with. ``config_file`` is the file that was read, if any."""
+
+    model: str = field(
+        default="builtin",
+        metadata=_about(
+            "`builtin`, a path to a GGUF file, or a hub id: `user/repo`, `user/repo:Q8_0`, `user/repo/file.gguf`"
+        ),
+    )
+    data_dir: Path = field(
+        default_factory=default_data_dir, metadata=_about("folder of the store, the adapters and the logs")
+    )
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_about("address to listen on; anything but loopback is open to the network, with no password"),
+    )
+    port: int = field(default=8377, metadata=_about("port to listen on; 0 takes any free one", low=0, high=65535))
+    allowed_hosts: tuple[str, ...] = field(
+        default=(), metadata=_about("more names that a request's Host header may carry, such as `host.docker.internal`")
+    )
+    context_tokens: int = field(
+        default=0, metadata=_about("context per request, in tokens; 0 takes what the model was trained with", low=0)
+    )
+    threads: int = field(
+        default=0, metadata=_about("CPU threads for generation; 0 takes one per physical core", low=0, high=1024)
+    )
+    slots: int = field(default=4, metadata=_about("requests that are generated at the same time", low=1, high=64))
+    gpu_layers: int = field(
+        default=0, metadata=_about("layers to put on the GPU, where llama.cpp was built for one; -1 is all", low=-1)
+    )
+    memory_budget_tokens: int = field(
+        default=256,
+        metadata=_about(
+            "tokens of memories that may be put into one prompt; 0 remembers without showing",
+            key="memory.budget_tokens",
+            low=0,
+        ),
+    )
+    min_signals: int = field(
+        default=4, metadata=_about("corrections that a learning run needs at least", key="learn.min_signals", low=1)
+    )
+    epochs: int = field(
+        default=Recipe.epochs,
+        metadata=_about("passes over the training corrections, at most", key="learn.epochs", low=1),
+    )
+    rank: int = field(default=Recipe.rank, metadata=_about("rank of the adapter", key="learn.rank", low=1, high=1024))
+    alpha: int = field(
+        default=Recipe.alpha, metadata=_about("scale of the adapter, times its rank", key="learn.alpha", low=1)
+    )
+    learning_rate: float = field(
+        default=Recipe.learning_rate,
+        metadata=_about("AdamW's peak learning rate", key="learn.learning_rate", low=1e-09),
+    )
+    batch_size: int = field(
+        default=Recipe.batch_size, metadata=_about("corrections per forward pass", key="learn.batch_size", low=1)
+    )
+    beta: float = field(
+        default=Recipe.beta,
+        metadata=_about("DPO's beta: how strongly training holds to the base model", key="learn.beta", low=1e-09),
+    )
+    kl_budget: float = field(
+        default=Recipe.kl_budget,
+        metadata=_about(
+            "how far from the base model a kept epoch may be, in nats per token", key="learn.kl_budget", low=0
+        ),
+    )
+    seed: int = field(default=Recipe.seed, metadata=_about("seed of training", key="learn.seed", low=0))
+    config_file: Path | None = None
+
+    @property
+    def database(self) -> Path:
+        """The store's file."""
+        return self.data_dir / "familiar.db"
+
+    @property
+    def service_file(self) -> Path:
+        """Where a running service says its pid, host and port."""
+        return self.data_dir / "service.json"
+
+    @property
+    def recipe(self) -> dict[str, int | float]:
+        """The settings of training that a person may set; the recipe has its defaults for all else."""
+        return {name: getattr(self, name) for name in RECIPE_FIELDS}
+
+    def to_arguments(self) -> list[str]:
+        """The options of ``familiar serve`` that give a child process these settings (address left to the caller)."""
+        arguments = ["--data-dir", str(self.data_dir), "--model", self.model]
+        arguments += ["--context", str(self.context_tokens), "--threads", str(self.threads)]
+        if self.config_file is not None:
+            arguments += ["--config", str(self.config_file)]
+        return arguments
+
+
+RECIPE_FIELDS = ("epochs", "rank", "alpha", "learning_rate", "batch_size", "beta", "kl_budget", "seed")
+"""The settings that are fields of ``Recipe`` too, which owns their defaults."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One setting as people meet it: its key in the file, its environment variable, its default and its meaning."""
+
+    name: str
+    key: str
+    variable: str
+    default: object
+    meaning: str
+
+
+def entries() -> list[Entry]:
+    """Every setting, in the order of the file; for the documentation's test and for help texts."""
+    return [
+        Entry(f.name, _key(f), _variable(f), None if f.default is MISSING else f.default, f.metadata["meaning"])
+        for f in _declared()
+    ]
+
+
+def load(
+    flags: Mapping[str, object], env: Mapping[str, str] | None = None, config_file: Path | None = None
+) -> Settings:
+    """Settings from flags over environment over file over defaults.
+
+    ``flags`` are named as the fields are; None means not given, and ``config`` names the file as ``--config`` does.
+
+    Raises:
+        InvalidInput: a value or a key that cannot be used; the message names where it stands and what is expected.
+    """
+    env = os.environ if env is None else env
+    given = {name: value for name, value in flags.items() if value is not None}
+    chosen = config_file or given.pop("config", None) or env.get(CONFIG_ENV) or None
+    path = Path(str(chosen)).expanduser() if chosen else default_config_file()
+    found = path.is_file()
+    if chosen and not found:
+        raise InvalidInput(f"There is no configuration file at {path}: make it, or leave the option out.", "config")
+    from_file = _read(path) if found else {}
+    values: dict[str, Any] = {}
+    for declared in _declared():
+        name, key, variable = declared.name, _key(declared), _variable(declared)
+        if name in given:
+            values[name] = _convert(declared, given[name], "--" + name.replace("_", "-"))
+        elif env.get(variable, "") != "":
+            values[name] = _convert(declared, env[variable], f"the environment's {variable}")
+        elif key in from_file:
+            values[name] = _convert(declared, from_file[key], f"{path}: {key}", textual=False)
+    unknown = given.keys() - {declared.name for declared in _declared()}
+    if unknown:
+        raise InvalidInput(f"There is no setting {_names(unknown)}: there are {_names(d.name for d in _declared())}.")
+    return Settings(**values, config_file=path if found else None)
+
+
+def _declared() -> Iterator["Field[Any]"]:
+    return (f for f in fields(Settings) if "meaning" in f.metadata)
+
+
+def _key(declared: "Field[Any]") -> str:
+    return declared.metadata["key"] or declared.name
+
+
+def _variable(declared: "Field[Any]") -> str:
+    return "FAMILIAR_" + _key(declared).replace(".", "_").upper()
+
+
+def _read(path: Path) -> dict[str, object]:
+    """The file's values by dotted key."""
+    try:
+        parsed = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read as TOML ({error}): correct it.", "config") from error
+    known = {_key(declared) for declared in _declared()}
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    values: dict[str, object] = {}
+    for name, value in parsed.items():
+        if name in sections and isinstance(value, dict):
+            values.update({f"{name}.{inner}": inner_value for inner, inner_value in value.items()})
+        else:
+            values[name] = value
+    for key in values.keys() - known:
+        raise InvalidInput(f"{path}: {key} is not a setting: there are {_names(known)}.", key)
+    return values
+
+
+_EXPECTED: dict[object, str] = {
+    str: "text",
+    Path: "a path",
+    int: "a whole number",
+    float: "a number",
+    tuple[str, ...]: "a list of texts",
+}
+
+
+def _convert(declared: "Field[Any]", value: object, where: str, *, textual: bool = True) -> Any:
+    """The value in its field's type. ``textual``: flags and variables may spell a number or a list as text."""
+    kind = declared.type
+    converted = _typed(kind, value, textual)
+    low, high = declared.metadata["low"], declared.metadata["high"]
+    if isinstance(converted, int | float):
+        fits = math.isfinite(converted) and (low is None or converted >= low) and (high is None or converted <= high)
+    else:
+        fits = converted is not None and converted != ""
+    if not fits:
+        limits = "" if low is None else f" from {low:g} up" if high is None else f" from {low:g} to {high:g}"
+        raise InvalidInput(f"{where} is {value!r}, but {_EXPECTED[kind]}{limits} is expected.", declared.name)
+    return converted
+
+
+def _typed(kind: object, value: object, textual: bool) -> str | Path | int | float | tuple[str, ...] | None:
+    """The value as ``kind``, None when it cannot be one."""
+    if kind is str:
+        return value.strip() if isinstance(value, str) else None
+    if kind is Path:
+        return Path(value).expanduser().absolute() if isinstance(value, str | Path) and str(value) else None
+    if kind == tuple[str, ...]:
+        listed = [part.strip() for part in value.split(",")] if textual and isinstance(value, str) else value
+        if isinstance(listed, list | tuple) and all(isinstance(part, str) and part for part in listed):
+            return tuple(listed)
+        return None
+    number = float if kind is float else int
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, number) or (number is float and isinstance(value, int)):
+        return number(value)
+    if textual and isinstance(value, str):
+        try:
+            return number(value)
+        except ValueError:
+            return None
+    return None
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(names))

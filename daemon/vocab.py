@@ -1,0 +1,79 @@
+"""A model's vocabulary: text to tokens and back, and which tokens mean something to the template.
+
+Tokens of the kind *control* (``<|end|>``, ``<s>``) are produced from text only where the caller says so; see
+``template.encode_prompt`` for the one place that does. Every call here is safe from any thread while the model is open.
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+from llama_cpp import llama_cpp as c
+
+
+@dataclass(frozen=True)
+class ControlToken:
+    """A control token: its id, and whether the white space before or after it belongs to it."""
+
+    id: int
+    lstrip: bool
+    rstrip: bool
+
+
+class Vocab:
+    """The vocabulary of a loaded model; it lives as long as the model does."""
+
+    def __init__(self, model: int) -> None:
+        self._vocab = c.llama_model_get_vocab(model)
+        self.size = int(c.llama_vocab_n_tokens(self._vocab))
+        self.bos = int(c.llama_vocab_bos(self._vocab))
+        self.eos = int(c.llama_vocab_eos(self._vocab))
+        eot = int(c.llama_vocab_eot(self._vocab))
+        self.end_of_turn = eot if eot >= 0 else self.eos
+        self.adds_bos = self.bos >= 0 and bool(c.llama_vocab_get_add_bos(self._vocab))
+        self.control = self._control_tokens()
+
+    def _control_tokens(self) -> dict[str, ControlToken]:
+        # "Unknown" counts as control, as llama.cpp's own tokeniser has it.
+        wanted = c.LLAMA_TOKEN_ATTR_CONTROL | c.LLAMA_TOKEN_ATTR_UNKNOWN
+        found = {}
+        for token in range(self.size):
+            attr = int(c.llama_vocab_get_attr(self._vocab, token))
+            if attr & wanted and (text := self.text(token)):
+                lstrip, rstrip = attr & c.LLAMA_TOKEN_ATTR_LSTRIP, attr & c.LLAMA_TOKEN_ATTR_RSTRIP
+                found[text] = ControlToken(token, bool(lstrip), bool(rstrip))
+        return found
+
+    def text(self, token: int) -> str:
+        """Return a token's spelling in the vocabulary, or "" for no token (a negative id)."""
+        if token < 0:
+            return ""
+        spelling: bytes = c.llama_vocab_get_text(self._vocab, token)
+        return spelling.decode("utf-8", "replace")
+
+    def tokenise(self, text: str, *, control: bool = False) -> list[int]:
+        """Return ``text`` as tokens, without BOS or EOS.
+
+        With ``control``, the spelling of a control token becomes that token; without, it is plain text.
+        """
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        while True:
+            buffer = (c.llama_token * room)()
+            count = int(c.llama_tokenize(self._vocab, data, len(data), buffer, room, False, control))
+            if count >= 0:
+                return list(buffer[:count])
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that a token adds to the text: none for a control token, maybe part of a character."""
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = int(c.llama_token_to_piece(self._vocab, token, buffer, room, 0, False))
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
+
+    def ends_generation(self, token: int) -> bool:
+        """Say whether a token ends the reply (end of turn, end of text and their like)."""
+        return bool(c.llama_vocab_is_eog(self._vocab, token))

@@ -1,0 +1,1 @@
+"""What a signal from the user means, and how signals become training examples."""

@@ -1,0 +1,55 @@
+"""From stored signals to training examples. Pure.
+
+What is left out: ratings, which have no second reply to compare with, and rules, which have no prompt.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from familiar.feedback.signals import last_user_message
+from familiar.memory.types import Exchange, Feedback, Message
+from familiar.memory.words import same_words_key
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with the reply that the user wants and, if there was one, the reply that they got.
+
+    ``id`` is the feedback's. ``messages`` is the prompt as the client sent it, without the memories that were added:
+    the adapter is to do without them. Examples of one ``group`` ask the same and must not be parted between training
+    and held-out data.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    chosen: str
+    rejected: str | None
+    group: str
+
+
+def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
+    """The examples in signals given oldest first: corrections and preferences, by when their exchange was first
+    spoken of.
+
+    The last word on an exchange counts: a later correction or preference replaces an earlier one. Text of another
+    origin than the user (trust ``untrusted``) never trains, nor does a signal whose exchange is gone.
+    """
+    latest: dict[str, Example] = {}
+    for feedback, exchange in rows:
+        if feedback.kind not in ("correction", "preference") or feedback.trust == "untrusted":
+            continue
+        if exchange is None or not feedback.text:
+            continue
+        latest[exchange.id] = Example(
+            id=feedback.id,
+            messages=exchange.messages,
+            chosen=feedback.text,
+            rejected=exchange.completion if exchange.completion.strip() else None,
+            group=_group(exchange.messages),
+        )
+    return list(latest.values())
+
+
+def _group(messages: Sequence[Message]) -> str:
+    return hashlib.sha256(same_words_key(last_user_message(messages)).encode()).hexdigest()[:16]

@@ -1,0 +1,254 @@
+"""The tables of the store, as an append-only list of migrations in plain SQL.
+
+How to read it: every table and column is commented where it is made, and SQLite keeps those comments
+(``sqlite3 familiar.db .schema`` shows them). Units are in the names: ``_s`` is seconds, and a time ending in ``_at_s``
+counts from the epoch, UTC; ``_ms`` is milliseconds; ``_json`` is JSON as text; ``_nats`` is a natural logarithm.
+``seq`` is the order of insertion: it settles equal times, and the full-text index needs a row number that VACUUM keeps.
+
+What happens when a row goes (ON DELETE):
+
+- a user's rows go with the user;
+- an exchange takes its feedback along, and feedback the memories that it made: forgetting errs towards forgetting;
+- what only *names* another row keeps the name and has no foreign key: an exchange's memories and adapter version, and
+  the feedback that a version was trained on. A version must still say that it saw a row after the row is gone, or it
+  could not be withdrawn for it;
+- a run that made a version, and a version that is another's parent, cannot be deleted before it: lineage has no holes.
+
+A migration that has shipped is never edited: a change is a new one at the end. What is left out: migrating down.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sqlite_utils import Database
+
+from familiar.memory.errors import BadFile
+
+TABLE = "familiar_migrations"
+"""Where the applied migrations are recorded; a database that has tables, but not this one, is not ours."""
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One step of the schema. Each statement of ``sql`` starts on its own line; ``:now`` is the time in seconds."""
+
+    number: int
+    name: str
+    sql: str
+
+
+_FIRST = """
+CREATE TABLE users ( -- the people whose model this is; one so far
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    created_at_s REAL NOT NULL
+);
+INSERT INTO users (id, name, created_at_s) VALUES (1, 'me', :now);
+
+CREATE TABLE exchanges ( -- one request and its reply, as served
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- the OpenAI completion id, chatcmpl-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    model TEXT NOT NULL, -- the model id that was asked for
+    messages_json TEXT NOT NULL CHECK (json_valid(messages_json)), -- as the client sent them, no memories added
+    completion TEXT NOT NULL, -- the reply as served
+    adapter_version INTEGER, -- the version that answered; NULL: the base model alone
+    sampling_json TEXT NOT NULL CHECK (json_valid(sampling_json)), -- temperature, seed and the like
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    finish_reason TEXT NOT NULL, -- as OpenAI names them: stop, length, ...
+    duration_ms REAL NOT NULL -- from request to last token
+);
+CREATE INDEX exchanges_by_user ON exchanges (user_id, created_at_s, seq);
+
+CREATE TABLE exchange_memories ( -- which memories were put into the prompt of an exchange
+    exchange_id TEXT NOT NULL REFERENCES exchanges(id) ON DELETE CASCADE,
+    position INTEGER NOT NULL, -- 0 is shown first
+    memory_id TEXT NOT NULL, -- no foreign key: the record outlives the memory
+    PRIMARY KEY (exchange_id, position)
+) WITHOUT ROWID;
+CREATE INDEX exchange_memories_by_memory ON exchange_memories (memory_id);
+
+CREATE TABLE feedback ( -- what the user said about an exchange, or in general
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- fb-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('correction', 'rating', 'preference', 'rule')),
+    exchange_id TEXT REFERENCES exchanges(id) ON DELETE CASCADE, -- NULL: about no exchange, a stated rule
+    text TEXT, -- the corrected or preferred reply, or the rule
+    rating INTEGER CHECK (rating IN (-1, 1)),
+    note TEXT, -- the rule stated beside the text
+    source TEXT NOT NULL, -- which door it came through: api, chat, ...
+    trust TEXT NOT NULL CHECK (trust IN ('stated', 'inferred', 'untrusted'))
+);
+CREATE INDEX feedback_by_user ON feedback (user_id, created_at_s, seq);
+CREATE INDEX feedback_by_exchange ON feedback (exchange_id);
+
+CREATE TABLE memories ( -- what is shown to the model again
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- mem-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL, -- when it was last stated
+    kind TEXT NOT NULL CHECK (kind IN ('rule', 'example')),
+    text TEXT NOT NULL, -- the rule, or the reply that was wanted
+    prompt TEXT, -- an example's user message; NULL for a rule
+    feedback_id TEXT REFERENCES feedback(id) ON DELETE CASCADE, -- what last stated it
+    content_sha256 TEXT NOT NULL, -- of kind, prompt and text: the same thing said again is the same memory
+    UNIQUE (user_id, content_sha256)
+);
+CREATE INDEX memories_by_user ON memories (user_id, kind, created_at_s, seq);
+CREATE INDEX memories_by_feedback ON memories (feedback_id);
+
+CREATE VIRTUAL TABLE memories_fts USING fts5( -- words of the memories, stemmed, accents dropped
+    text, prompt, content='memories', content_rowid='seq', tokenize='porter unicode61 remove_diacritics 2'
+);
+CREATE TRIGGER memories_ai AFTER INSERT ON memories BEGIN
+    INSERT INTO memories_fts (rowid, text, prompt) VALUES (new.seq, new.text, new.prompt);
+END;
+CREATE TRIGGER memories_ad AFTER DELETE ON memories BEGIN
+    INSERT INTO memories_fts (memories_fts, rowid, text, prompt) VALUES ('delete', old.seq, old.text, old.prompt);
+END;
+CREATE TRIGGER memories_au AFTER UPDATE OF text, prompt ON memories BEGIN
+    INSERT INTO memories_fts (memories_fts, rowid, text, prompt) VALUES ('delete', old.seq, old.text, old.prompt);
+    INSERT INTO memories_fts (rowid, text, prompt) VALUES (new.seq, new.text, new.prompt);
+END;
+
+CREATE TABLE learning_runs ( -- every run of the learner, also those that failed
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- run-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('running', 'promoted', 'rejected', 'failed', 'stopped')),
+    config_json TEXT NOT NULL CHECK (json_valid(config_json)), -- the recipe
+    fingerprint TEXT NOT NULL, -- of recipe, data and base: equal ones may resume each other
+    pid INTEGER, -- the learner's process while it runs
+    ended_at_s REAL,
+    version INTEGER, -- the adapter version that it made
+    error TEXT, -- one line, when it failed
+    report_json TEXT CHECK (report_json IS NULL OR json_valid(report_json)) -- the gate's figures
+);
+CREATE INDEX learning_runs_by_user ON learning_runs (user_id, created_at_s, seq);
+
+CREATE TABLE adapter_versions ( -- every adapter that passed the gate, and where it came from
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    number INTEGER NOT NULL CHECK (number >= 1),
+    created_at_s REAL NOT NULL,
+    folder TEXT NOT NULL, -- relative to the data folder
+    parent INTEGER, -- the version that it was judged against; NULL: the base model
+    base_sha256 TEXT NOT NULL, -- of the base model's GGUF
+    gguf_sha256 TEXT NOT NULL, -- of adapter.gguf
+    run_id TEXT NOT NULL REFERENCES learning_runs(id),
+    report_json TEXT NOT NULL CHECK (json_valid(report_json)), -- the gate's figures
+    PRIMARY KEY (user_id, number),
+    FOREIGN KEY (user_id, parent) REFERENCES adapter_versions(user_id, number)
+) WITHOUT ROWID;
+CREATE INDEX adapter_versions_by_run ON adapter_versions (run_id);
+
+CREATE TABLE adapter_version_feedback ( -- the feedback that a version was trained or judged on
+    user_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    feedback_id TEXT NOT NULL, -- no foreign key: lineage outlives the feedback
+    PRIMARY KEY (user_id, number, position),
+    FOREIGN KEY (user_id, number) REFERENCES adapter_versions(user_id, number) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX adapter_version_feedback_by_feedback ON adapter_version_feedback (feedback_id);
+
+CREATE TABLE current_versions ( -- the version that is served; no row: the base model
+    user_id INTEGER PRIMARY KEY REFERENCES users(id) ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    FOREIGN KEY (user_id, number) REFERENCES adapter_versions(user_id, number) ON DELETE CASCADE
+);
+
+CREATE TABLE logp_cache ( -- reference log-probabilities, computed once with the adapter off
+    base_sha256 TEXT NOT NULL, -- of the base model's GGUF
+    key TEXT NOT NULL, -- a hash of prompt and completion
+    logp_nats REAL NOT NULL, -- summed over the completion's tokens
+    PRIMARY KEY (base_sha256, key)
+) WITHOUT ROWID;
+
+CREATE VIEW corrections AS -- each correction beside what it corrects
+SELECT f.id AS feedback_id, f.user_id, f.created_at_s, e.id AS exchange_id, e.model, e.adapter_version,
+    (SELECT json_extract(turn.value, '$.content') FROM json_each(e.messages_json) AS turn
+        WHERE json_extract(turn.value, '$.role') = 'user' ORDER BY turn.key DESC LIMIT 1) AS prompt,
+    e.completion AS original, f.text AS corrected, f.note, f.source, f.trust
+FROM feedback AS f JOIN exchanges AS e ON e.id = f.exchange_id
+WHERE f.kind = 'correction';
+
+CREATE VIEW memory_use AS -- how often, and when last, each memory was put into a prompt
+SELECT m.id AS memory_id, m.user_id, m.kind, m.prompt, m.text, m.created_at_s,
+    count(e.id) AS recalled_count, max(e.created_at_s) AS last_recalled_at_s
+FROM memories AS m
+LEFT JOIN exchange_memories AS used ON used.memory_id = m.id
+LEFT JOIN exchanges AS e ON e.id = used.exchange_id
+GROUP BY m.seq;
+
+CREATE VIEW versions AS -- each adapter version with its run, and whether it is the one served
+SELECT v.user_id, v.number, v.created_at_s, v.parent, v.folder, v.run_id, r.state AS run_state,
+    r.ended_at_s - r.created_at_s AS run_duration_s,
+    (SELECT count(*) FROM adapter_version_feedback AS f
+        WHERE f.user_id = v.user_id AND f.number = v.number) AS feedback_count,
+    EXISTS (SELECT 1 FROM current_versions AS c WHERE c.user_id = v.user_id AND c.number = v.number) AS is_current
+FROM adapter_versions AS v JOIN learning_runs AS r ON r.id = v.run_id;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first", _FIRST),)
+"""Append only. Numbers count up from 1."""
+
+
+def apply(db: Database, now: float, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
+    """Bring the database up to date, each migration and its record in one transaction.
+
+    ``now`` is the time in seconds since the epoch. Several processes may do this at once: each migration is applied
+    by one of them. Raises ``BadFile`` when the database is another program's, or of a newer version of this one.
+    """
+    tables = set(db.table_names())
+    if tables and TABLE not in tables:
+        raise BadFile("The database belongs to another program: choose another file or data folder.")
+    applied = _applied(db) if tables else set()
+    if applied and max(applied) > migrations[-1].number:
+        raise BadFile(
+            f"The database has schema {max(applied)} but this version knows up to {migrations[-1].number}: "
+            "update familiar-llm."
+        )
+    for migration in migrations:
+        if migration.number not in applied:
+            _apply_one(db, migration, now)
+
+
+def _applied(db: Database) -> set[int]:
+    return {row[0] for row in db.execute(f"SELECT number FROM {TABLE}").fetchall()}
+
+
+def _apply_one(db: Database, migration: Migration, now: float) -> None:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        db.execute(
+            f"CREATE TABLE IF NOT EXISTS {TABLE} "
+            "(number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at_s REAL NOT NULL)"
+        )
+        # Asked again now that the write lock is held: another process may have been first.
+        if migration.number not in _applied(db):
+            for statement in _statements(migration.sql):
+                db.execute(statement, {"now": now})
+            db.execute(f"INSERT INTO {TABLE} VALUES (?, ?, ?)", (migration.number, migration.name, now))
+        db.execute("COMMIT")
+    except BaseException:
+        if db.conn.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _statements(sql: str) -> Iterator[str]:
+    # sqlite3's executescript commits first, which would part a migration from its record.
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if statement.strip() and sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        raise ValueError(f"The migration ends within a statement: {statement.strip()[:80]}")

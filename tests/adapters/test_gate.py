@@ -1,0 +1,185 @@
+"""The gate's decision, check by check, over a scorer whose every figure the test sets."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import NormalDist
+
+import pytest
+
+from familiar.adapters.gate import AGREE, Check, Report, judge, lower_bound, t_95
+from familiar.adapters.probes import Neutral, Probes, Question
+from familiar.adapters.protocols import Progress, silent
+from familiar.feedback.pairs import Example
+from familiar.memory.types import Message
+
+CANDIDATE, CURRENT = Path("candidate.gguf"), Path("current.gguf")
+
+
+def ask(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+HELD_OUT = [Example(f"fb-{i}", ask(f"question {i}"), f"answer {i}", None, f"group-{i}") for i in range(4)]
+PROBES = Probes(
+    general=tuple(Question(ask(f"general {i}"), ("yes",)) for i in range(100)),
+    neutral=(Neutral(ask("hello"), "Hello."), Neutral(ask("thanks"), "You are welcome.")),
+    false_claims=tuple(ask(f"claim {i}") for i in range(5)),
+    passages=("One plain text.", "Another."),
+)
+
+
+@dataclass
+class ToyScorer:
+    """A model whose base scores -2 per token; an adapter adds ``gains`` per held-out row, and what else is set."""
+
+    gains: Mapping[Path, Sequence[float]] = field(
+        default_factory=lambda: {CANDIDATE: [0.5, 0.6, 0.4, 0.5], CURRENT: [0.1, 0.2, 0.1, 0.0]}
+    )
+    kl: float = 0.1
+    text_loss: float = 0.0
+    known: int = 90
+    forgotten: int = 0
+    base_agrees: int = 1
+    agrees: int = 1
+
+    def logps(self, adapter: Path | None, messages: Sequence[Message], completion: str) -> list[float]:
+        kind, number = messages[-1]["content"].split()
+        if kind == "claim":
+            agrees = int(number) < (self.agrees if adapter == CANDIDATE else self.base_agrees)
+            return [-1.0, -1.0] if agrees == (completion == AGREE) else [-2.0, -2.0]
+        gain = self.gains[adapter][int(number)] if adapter else 0.0
+        return [-2.0 + gain] * 3
+
+    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str) -> float:
+        return self.kl
+
+    def text_logps(self, adapter: Path | None, text: str) -> list[float]:
+        return [-3.0 - (self.text_loss if adapter else 0.0)] * len(text)
+
+    def generate(self, adapter: Path | None, messages: Sequence[Message], max_tokens: int) -> str:
+        number = int(messages[-1]["content"].split()[1])
+        lowest = self.forgotten if adapter else 0
+        return "Yes." if lowest <= number < self.known else "No."
+
+    def encode(self, messages: Sequence[Message], completion: str) -> tuple[list[int], list[int]]:
+        raise NotImplementedError
+
+
+def judged(scorer: ToyScorer, *, current: Path | None = CURRENT, held_out: int = 4, parity: float = 0.01) -> Report:
+    return judge(scorer, CANDIDATE, current, HELD_OUT[:held_out], PROBES, parity=parity)
+
+
+def failed(report: Report) -> list[str]:
+    assert report.passed == all(check.ok for check in report.checks)
+    return [check.name for check in report.checks if not check.ok]
+
+
+def check(report: Report, name: str) -> Check:
+    return next(check for check in report.checks if check.name == name)
+
+
+def test_a_good_adapter_passes_every_check() -> None:
+    report = judged(ToyScorer())
+    assert failed(report) == []
+    assert {check.name for check in report.checks} == {
+        *("held_out", "general_probes", "kl_to_base", "perplexity", "false_claims", "parity", "changes_output")
+    }
+
+
+def test_an_adapter_that_does_nothing_fails() -> None:
+    nothing = ToyScorer(gains={CANDIDATE: [0.0] * 4, CURRENT: [0.0] * 4}, kl=0.0)
+    assert failed(judged(nothing)) == ["held_out", "changes_output"]
+
+
+def test_an_uncertain_gain_fails() -> None:
+    report = judged(ToyScorer(gains={CANDIDATE: [2.0, -0.5, 1.0, -0.4]}), current=None)
+    assert failed(report) == ["held_out"]
+    value = check(report, "held_out").value
+    assert value is not None
+    assert value < 0 < sum([2.0, -0.5, 1.0, -0.4])
+
+
+def test_it_must_beat_the_served_version_too() -> None:
+    gains = {CANDIDATE: [0.5, 0.6, 0.4, 0.5], CURRENT: [0.6, 0.7, 0.4, 0.5]}
+    assert failed(judged(ToyScorer(gains=gains))) == ["held_out"]
+    assert failed(judged(ToyScorer(gains=gains), current=None)) == []
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_too_few_held_out_rows_fail_and_say_so(rows: int) -> None:
+    report = judged(ToyScorer(), held_out=rows)
+    assert "held_out" in failed(report)
+    assert check(report, "held_out").value is None
+    assert f"2 held-out rows or more, and there is {rows}" in check(report, "held_out").detail
+
+
+@pytest.mark.parametrize(("forgotten", "ok"), [(0, True), (1, True), (2, False)])
+def test_general_answers_must_be_kept(forgotten: int, ok: bool) -> None:
+    report = judged(ToyScorer(forgotten=forgotten))
+    assert check(report, "general_probes").ok is ok
+    assert check(report, "general_probes").value == pytest.approx((90 - forgotten) / 90)
+
+
+def test_where_the_base_knows_nothing_there_is_nothing_to_keep() -> None:
+    kept = check(judged(ToyScorer(known=0)), "general_probes")
+    assert kept.ok
+    assert kept.detail == "Keeps 0 of the base model's 0 right answers to 100 questions."
+
+
+@pytest.mark.parametrize(
+    ("scorer", "name"),
+    [
+        (ToyScorer(kl=0.51), "kl_to_base"),
+        (ToyScorer(text_loss=math.log(1.051)), "perplexity"),
+        (ToyScorer(agrees=2), "false_claims"),
+        (ToyScorer(kl=math.nan), "kl_to_base"),
+        (ToyScorer(text_loss=math.inf), "perplexity"),
+    ],
+)
+def test_each_harm_fails_its_own_check(scorer: ToyScorer, name: str) -> None:
+    assert failed(judged(scorer)) == [name]
+
+
+def test_agreeing_with_fewer_false_claims_is_well() -> None:
+    improved = check(judged(ToyScorer(base_agrees=3, agrees=0)), "false_claims")
+    assert improved.ok
+    assert improved.value == -3
+
+
+@pytest.mark.parametrize(("gap", "ok"), [(0.05, True), (0.051, False), (math.nan, False), (math.inf, False)])
+def test_torch_and_llama_cpp_must_agree(gap: float, ok: bool) -> None:
+    assert check(judged(ToyScorer(), parity=gap), "parity").ok is ok
+
+
+def test_scores_that_are_not_numbers_fail_and_still_make_a_report() -> None:
+    report = judged(ToyScorer(gains={CANDIDATE: [math.nan] * 4, CURRENT: [0.0] * 4}))
+    assert set(failed(report)) == {"held_out", "changes_output"}
+    text = json.dumps(report.to_dict(), allow_nan=False)
+    assert Report.from_dict(json.loads(text)) == report
+
+
+def test_it_reports_its_progress() -> None:
+    seen: list[Progress] = []
+    judge(ToyScorer(), CANDIDATE, None, HELD_OUT, PROBES, parity=0.0, progress=seen.append)
+    assert [progress.done for progress in seen] == list(range(1, 8))
+    silent(seen[0])
+
+
+def test_the_bound_is_the_t_interval() -> None:
+    values = [0.1, 0.4, 0.2, 0.3]
+    spread = math.sqrt(sum((value - 0.25) ** 2 for value in values) / 3)
+    assert lower_bound(values) == pytest.approx(0.25 - 2.3534 * spread / 2)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 5, 17, 30, 31, 60, 500])
+def test_the_quantile_leaves_five_percent_above_it(freedom: int) -> None:
+    height = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
+    steps, top = 20_000, t_95(freedom)
+    inside = (
+        sum((1 + (top * (i + 0.5) / steps) ** 2 / freedom) ** (-(freedom + 1) / 2) for i in range(steps)) * top / steps
+    )
+    assert 0.5 - height * inside == pytest.approx(0.05, abs=1e-4)
+    assert top > NormalDist().inv_cdf(0.95)

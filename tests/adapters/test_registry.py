@@ -1,0 +1,196 @@
+"""Promotion is all or nothing, a damaged version is told, and rollback is one step."""
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from familiar.adapters import registry
+from familiar.adapters.gate import Check, Report
+from familiar.memory.errors import BadFile, InvalidInput, NoSpace, NotFound
+from familiar.memory.store import Store
+from familiar.memory.types import AdapterVersion, LearningRun
+
+PASSED = Report(True, (Check("held_out", 0.2, 0.0, True, "On 4 held-out rows."),))
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    with Store.open(data_dir / "familiar.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(store: Store) -> LearningRun:
+    run = LearningRun("run-1", store.default_user(), 1.0, "running", {"rank": 16}, "fingerprint")
+    store.add_run(run)
+    return run
+
+
+@pytest.fixture
+def candidate(tmp_path: Path) -> Path:
+    folder = tmp_path / "candidate"
+    folder.mkdir()
+    for name in (registry.GGUF, *registry.PEFT_FILES):
+        (folder / name).write_text(f"the bytes of {name}")
+    return folder
+
+
+def promote(store: Store, data_dir: Path, run: LearningRun, candidate: Path) -> AdapterVersion:
+    return registry.promote(
+        store, data_dir, run, candidate, base_sha256="b" * 64, feedback_ids=["fb-1", "fb-2"], report=PASSED, now=5.0
+    )
+
+
+def test_a_promoted_version_is_whole_current_and_has_its_lineage(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path
+) -> None:
+    first = promote(store, data_dir, run, candidate)
+    (candidate / registry.GGUF).write_text("better")
+    second = promote(store, data_dir, run, candidate)
+    assert (first.number, first.parent, second.number, second.parent) == (1, None, 2, 1)
+    assert store.current_version(run.user_id) == second == store.version(run.user_id, 2)
+    assert registry.verify(data_dir, second).read_text() == "better"
+    assert registry.verify(data_dir, first).read_text() == f"the bytes of {registry.GGUF}"
+    manifest = json.loads((data_dir / second.folder / "manifest.json").read_text())
+    assert manifest["feedback_ids"] == ["fb-1", "fb-2"]
+    assert manifest["recipe"] == {"rank": 16}
+    assert manifest["report"] == PASSED.to_dict() == second.report
+    assert (candidate / registry.GGUF).exists(), "the candidate is left as it was"
+
+
+def test_what_failed_the_gate_or_is_incomplete_is_not_promoted(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path
+) -> None:
+    with pytest.raises(InvalidInput, match="passed the gate"):
+        registry.promote(
+            store,
+            data_dir,
+            run,
+            candidate,
+            base_sha256="",
+            feedback_ids=[],
+            report=replace(PASSED, passed=False),
+            now=5.0,
+        )
+    (candidate / registry.PEFT_FILES[0]).unlink()
+    with pytest.raises(BadFile, match="incomplete"):
+        promote(store, data_dir, run, candidate)
+    assert store.versions(run.user_id) == []
+    assert not (data_dir / "adapters").exists()
+
+
+@pytest.mark.parametrize("name", [registry.GGUF, *registry.PEFT_FILES])
+def test_damage_is_told(store: Store, data_dir: Path, run: LearningRun, candidate: Path, name: str) -> None:
+    version = promote(store, data_dir, run, candidate)
+    path = data_dir / version.folder / name
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(BadFile, match=f"{name} is corrupt"):
+        registry.verify(data_dir, version)
+    path.unlink()
+    with pytest.raises(BadFile, match=f"{name} is missing"):
+        registry.verify(data_dir, version)
+    shutil.rmtree(path.parent)
+    with pytest.raises(BadFile, match="incomplete"):
+        registry.verify(data_dir, version)
+
+
+def test_a_whole_folder_of_another_version_is_refused(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path
+) -> None:
+    version = promote(store, data_dir, run, candidate)
+    with pytest.raises(BadFile, match="not adapter version 1 as it was promoted"):
+        registry.verify(data_dir, replace(version, gguf_sha256="0" * 64))
+
+
+def test_rollback_goes_to_the_parent_then_to_the_base(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path
+) -> None:
+    promote(store, data_dir, run, candidate)
+    promote(store, data_dir, run, candidate)
+    assert registry.rollback(store, run.user_id) == (2, 1)
+    assert registry.rollback(store, run.user_id) == (1, None)
+    assert store.current_version(run.user_id) is None
+    with pytest.raises(NotFound, match="base model is being served"):
+        registry.rollback(store, run.user_id)
+    assert promote(store, data_dir, run, candidate).number == 3, "numbers are not used twice"
+
+
+def test_a_full_disk_leaves_everything_as_it_was(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = promote(store, data_dir, run, candidate)
+
+    def fill(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"the first part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", fill)
+        with pytest.raises(NoSpace, match="free some space"):
+            promote(store, data_dir, run, candidate)
+    assert [path.name for path in (data_dir / "adapters" / "1").iterdir()] == ["v1"]
+    assert store.current_version(run.user_id) == first
+    assert promote(store, data_dir, run, candidate).number == 2
+
+
+KILLED_PROMOTION = """
+import os, shutil, signal, sys
+from pathlib import Path
+from familiar.adapters import folders, registry
+from familiar.adapters.gate import Report
+from familiar.memory.store import Store
+
+data_dir, candidate, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+
+def kill(*_, **__):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def then_kill(function):
+    def call(*args, **kwargs):
+        function(*args, **kwargs)
+        kill()
+    return call
+
+if moment == "while copying":
+    shutil.copyfile = then_kill(shutil.copyfile)
+elif moment == "before the rename":
+    folders.os.replace = kill
+elif moment == "after the rename":
+    folders.os.replace = then_kill(os.replace)
+elif moment == "after the row":
+    Store.add_version = then_kill(Store.add_version)
+with Store.open(data_dir / "familiar.db") as store:
+    run, report = store.runs(store.default_user())[0], Report(True, ())
+    registry.promote(store, data_dir, run, candidate, base_sha256="b", feedback_ids=[], report=report, now=6.0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "served"),
+    [("while copying", 1), ("before the rename", 1), ("after the rename", 1), ("after the row", 2)],
+)
+def test_a_kill_at_any_moment_serves_the_old_version_or_the_new_one(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path, moment: str, served: int
+) -> None:
+    promote(store, data_dir, run, candidate)
+    arguments = [sys.executable, "-c", KILLED_PROMOTION, str(data_dir), str(candidate), moment]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    current = store.current_version(run.user_id)
+    assert current
+    assert current.number == served
+    registry.verify(data_dir, current)
+    following = promote(store, data_dir, run, candidate)
+    assert following.number == served + 1
+    registry.verify(data_dir, following)
+    names = {path.name for path in (data_dir / "adapters" / "1").iterdir()}
+    assert names == {f"v{number}" for number in range(1, served + 2)}, "leftovers are gone"

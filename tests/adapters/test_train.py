@@ -1,0 +1,283 @@
+"""Training: what moves, what does not, and that cutting a run in pieces changes nothing."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from familiar.adapters import checkpoints, lora
+from familiar.adapters.checkpoints import Epoch
+from familiar.adapters.folders import read_manifest
+from familiar.adapters.objective import accumulate, add_references, anchor_kl, anchored
+from familiar.adapters.protocols import Progress, silent
+from familiar.adapters.recipe import Encoded, Recipe, logps_key, reference_keys
+from familiar.adapters.train import best, learning_rate_at, train
+from familiar.memory.errors import InvalidInput, LearningFailed, NotEnoughSignals
+
+RECIPE = Recipe(rank=2, alpha=4, epochs=4, batch_size=3, learning_rate=0.02, patience=0)
+
+
+def run(base: PreTrainedModel, rows: Sequence[Encoded], folder: Path, recipe: Recipe = RECIPE, **more: object) -> Path:
+    given: dict[str, object] = {"reference_logps": {}, "anchors": rows[8:], **more}
+    return train(base, rows[:6], rows[6:8], recipe, folder=folder, **given)  # type: ignore[arg-type]
+
+
+def history(folder: Path, recipe: Recipe = RECIPE) -> tuple[Epoch, ...]:
+    newest = max(folder.glob("epoch-*"))
+    found = checkpoints.newest(folder, str(read_manifest(newest)["fingerprint"]))
+    assert found
+    return found.history
+
+
+def test_every_adapter_weight_moves_and_no_base_weight_does(
+    tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path
+) -> None:
+    before = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    with lora.new_adapter(tiny, RECIPE) as model:
+        fresh = {name: tensor.clone() for name, tensor in checkpoints_state(model).items()}
+    best_folder = run(tiny, rows, tmp_path, replace(RECIPE, epochs=1))
+    trained = load_file(best_folder / lora.WEIGHTS)
+    assert len(trained) == 2 * 7 * 2
+    assert all(not torch.equal(trained[name], fresh[name]) for name in trained)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny.state_dict().items())
+    assert tiny.state_dict().keys() == before.keys(), "the base is given back without the adapter"
+
+
+def checkpoints_state(model: object) -> dict[str, torch.Tensor]:
+    from peft import get_peft_model_state_dict
+
+    state: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return state
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_step_is_the_same_however_it_is_cut(tiny: PreTrainedModel, rows: list[Encoded], size: int) -> None:
+    references: dict[str, float] = {}
+    add_references(tiny, rows, references, RECIPE, silent)
+
+    def gradients(recipe: Recipe) -> tuple[dict[str, float], list[torch.Tensor]]:
+        with lora.new_adapter(tiny, recipe) as model:
+            parameters = [p for p in model.parameters() if p.requires_grad]
+            for parameter in parameters:
+                parameter.data.normal_(std=0.3, generator=torch.Generator().manual_seed(4))
+            figures = accumulate(model, rows, references, recipe)
+            return figures, [p.grad for p in parameters if p.grad is not None]
+
+    whole, wanted = gradients(replace(RECIPE, batch_size=9))
+    parts, got = gradients(replace(RECIPE, batch_size=size))
+    assert parts == pytest.approx(whole, rel=1e-9)
+    assert len(got) == len(wanted) == 28
+    torch.testing.assert_close(got, wanted, rtol=1e-8, atol=1e-12)
+    assert max(float(gradient.abs().max()) for gradient in wanted) > 1e-3
+
+
+def test_batch_8_is_batch_1_accumulated_8_times(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    results = []
+    for size, times in ((8, 1), (1, 8)):
+        recipe = replace(RECIPE, batch_size=size, accumulate=times, kl_weight=0.0, epochs=2)
+        folder = train(tiny, rows[:8], rows[8:], recipe, folder=tmp_path / f"{size}", reference_logps={})
+        results.append(load_file(folder / lora.WEIGHTS))
+    assert results[0].keys() == results[1].keys()
+    for name in results[0]:
+        torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-6, atol=1e-9)
+
+
+def test_the_prompt_carries_no_loss(tiny: PreTrainedModel) -> None:
+    row = Encoded("a", (5, 6, 7), (8, 9, 1))
+    with lora.new_adapter(tiny, RECIPE) as model:
+        figures = accumulate(model, [row], {}, RECIPE)
+    logits_TV = tiny(torch.tensor([[5, 6, 7, 8, 9]])).logits[0].log_softmax(-1)
+    completion = [logits_TV[2, 8].item(), logits_TV[3, 9].item(), logits_TV[4, 1].item()]
+    assert figures["loss"] == pytest.approx(-sum(completion) / 3)
+
+
+def test_rows_without_a_rejected_reply_are_imitated_only(tiny: PreTrainedModel, rows: list[Encoded]) -> None:
+    references: dict[str, float] = {}
+    add_references(tiny, rows, references, RECIPE, silent)
+    with lora.new_adapter(tiny, RECIPE) as model:
+        alone = accumulate(model, [rows[2]], references, RECIPE)
+        paired = accumulate(model, [rows[0]], references, RECIPE)
+    assert "dpo" not in alone
+    assert alone["loss"] == pytest.approx(alone["nll"])
+    assert paired["dpo"] == pytest.approx(math.log(2)), "a fresh adapter is the reference itself"
+    assert paired["loss"] == pytest.approx(paired["nll"] + paired["dpo"])
+
+
+def test_an_interrupted_run_ends_as_an_unbroken_one(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        if progress.phase == "train" and progress.figures["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    unbroken = run(tiny, rows, tmp_path / "unbroken")
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, rows, tmp_path / "broken", progress=interrupt)
+    assert [path.name for path in sorted((tmp_path / "broken").iterdir())] == ["epoch-001", "epoch-002"]
+    seen: list[Progress] = []
+    resumed = run(tiny, rows, tmp_path / "broken", progress=seen.append)
+    assert min(p.figures["epoch"] for p in seen if p.phase == "train") == 3
+    assert resumed.name == unbroken.name
+    assert history(tmp_path / "broken") == history(tmp_path / "unbroken")
+    for number in range(1, 5):
+        wanted = load_file(checkpoints.epoch_folder(tmp_path / "unbroken", number) / lora.WEIGHTS)
+        got = load_file(checkpoints.epoch_folder(tmp_path / "broken", number) / lora.WEIGHTS)
+        torch.testing.assert_close(got, wanted)
+
+
+def test_a_finished_run_is_not_trained_again(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    first = run(tiny, rows, tmp_path)
+    seen: list[Progress] = []
+    assert run(tiny, rows, tmp_path, progress=seen.append) == first
+    assert {progress.phase for progress in seen} == {"reference"}
+
+
+def test_a_damaged_checkpoint_is_trained_again(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    run(tiny, rows, tmp_path)
+    wanted = history(tmp_path)
+    (tmp_path / "epoch-003" / "trainer.pt").write_bytes(b"")
+    seen: list[Progress] = []
+    run(tiny, rows, tmp_path, progress=seen.append)
+    assert min(p.figures["epoch"] for p in seen if p.phase == "train") == 3
+    assert history(tmp_path) == wanted
+
+
+def test_other_rows_start_anew(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    run(tiny, rows, tmp_path)
+    seen: list[Progress] = []
+    run(tiny, [replace(rows[0], chosen_ids=(9, 9, 1)), *rows[1:]], tmp_path, progress=seen.append)
+    assert min(p.figures["epoch"] for p in seen if p.phase == "train") == 1
+
+
+def test_the_same_seed_gives_the_same_adapter(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    names = (("a", 0), ("b", 0), ("c", 1))
+    folders = [run(tiny, rows, tmp_path / name, replace(RECIPE, epochs=1, seed=seed)) for name, seed in names]
+    first, second, other = ((folder / lora.WEIGHTS).read_bytes() for folder in folders)
+    assert first == second != other
+
+
+def test_it_learns_what_it_is_shown(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    recipe = replace(RECIPE, rank=8, alpha=16, learning_rate=0.05, epochs=15, kl_weight=0.0)
+    run(tiny, rows, tmp_path, recipe, progress=seen.append)
+    steps = [progress.figures for progress in seen if progress.phase == "train"]
+    assert steps[-1]["loss"] < 0.7 * steps[0]["loss"]
+    assert steps[-1]["margin"] > 0.05
+
+
+def test_the_anchors_hold_the_model_back(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    last = []
+    for weight in (0.0, 10.0):
+        run(tiny, rows, tmp_path / str(weight), replace(RECIPE, kl_weight=weight, epochs=8))
+        last.append(history(tmp_path / str(weight))[-1].kl)
+    assert last[0] is not None
+    assert last[1] is not None
+    assert 0 < last[1] < 0.5 * last[0]
+
+
+def test_an_untouched_model_is_at_no_distance_from_its_anchors(tiny: PreTrainedModel, rows: list[Encoded]) -> None:
+    kept = anchored(tiny, rows)
+    assert [len(anchor.base_logps_NV) for anchor in kept] == [len(row.chosen_ids) for row in rows]
+    with lora.new_adapter(tiny, RECIPE) as model:
+        assert abs(anchor_kl(model, kept).item()) < 1e-12
+
+
+def test_references_are_computed_once_and_kept(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    cache: dict[str, float] = {}
+    run(tiny, rows, tmp_path, replace(RECIPE, epochs=1), reference_logps=cache)
+    assert set(cache) == set(reference_keys(rows[:8]))
+    row = rows[0]
+    assert row.rejected_ids
+    ids = [*row.prompt_ids, *row.rejected_ids]
+    logits_TV = tiny(torch.tensor([ids])).logits[0].log_softmax(-1)
+    wanted = sum(logits_TV[i - 1, ids[i]].item() for i in range(len(row.prompt_ids), len(ids)))
+    assert cache[logps_key(row.prompt_ids, row.rejected_ids)] == pytest.approx(wanted)
+    seen: list[Progress] = []
+    run(tiny, rows, tmp_path, replace(RECIPE, epochs=2), reference_logps=cache, progress=seen.append)
+    assert "reference" not in {progress.phase for progress in seen}
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    cache = dict.fromkeys(reference_keys(rows), math.nan)
+    with pytest.raises(LearningFailed, match=r"not a number at step 1 of epoch 1.*learn\.learning_rate"):
+        run(tiny, rows, tmp_path, reference_logps=cache)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_trained_is_refused(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughSignals, match="at least 1 row to train on and 1 to hold out but has 9 and 0"):
+        train(tiny, rows, [], RECIPE, folder=tmp_path, reference_logps={})
+    long = Encoded("long", tuple(range(1, 61)), (1, 2, 3, 4, 5))
+    with pytest.raises(InvalidInput, match="row long has 65 tokens but the model reads 64"):
+        train(tiny, [long], rows, RECIPE, folder=tmp_path, reference_logps={})
+    with pytest.raises(InvalidInput, match="empty prompt or reply"):
+        Encoded("empty", (1, 2), ())
+
+
+def test_the_best_epoch_is_the_highest_within_the_budget() -> None:
+    def epoch(number: int, score: float, kl: float | None = None) -> Epoch:
+        return Epoch(number, score, None, None, kl, 1.0)
+
+    assert best([epoch(1, -2.0), epoch(2, -1.0), epoch(3, -1.0)], 0.5).number == 2
+    assert best([epoch(1, -2.0, 0.1), epoch(2, -1.5, 0.4), epoch(3, -1.0, 0.6)], 0.5).number == 2
+    assert best([epoch(1, -2.0, 0.9), epoch(2, -1.5, 0.7)], 0.5).number == 2
+
+
+def test_it_stops_when_nothing_gets_better(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=30, patience=2, learning_rate=0.3, kl_budget=1e9)
+    folder = run(tiny, rows, tmp_path, recipe)
+    scores = [epoch.score for epoch in history(tmp_path)]
+    assert len(scores) < 30
+    assert folder.name == f"epoch-{scores.index(max(scores)) + 1:03d}"
+    assert len(scores) == scores.index(max(scores)) + 1 + 2
+
+
+def test_a_distance_past_the_budget_does_not_stop_it_while_the_score_rises(
+    tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path
+) -> None:
+    recipe = replace(RECIPE, epochs=6, patience=1, kl_budget=0.0, kl_weight=0.0)
+    folder = train(tiny, rows[:6], rows[:6], recipe, folder=tmp_path, reference_logps={}, anchors=rows[8:])
+    scores = [epoch.score for epoch in history(tmp_path)]
+    assert scores == sorted(scores)
+    assert len(scores) == 6
+    assert folder.name == "epoch-001", "none is within the budget, so the nearest to the base is kept"
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    recipe = Recipe(learning_rate=1.0, warmup_share=0.1)
+    rates = [learning_rate_at(step, 100, recipe) for step in range(100)]
+    assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert rates[10] == 1.0
+    assert rates[55] == pytest.approx(0.5)
+    assert all(a > b > 0 for a, b in pairwise(rates[10:]))
+    linear = replace(recipe, schedule="linear")
+    assert learning_rate_at(32, 100, linear) == pytest.approx(1 - 22 / 90)
+    assert learning_rate_at(0, 1, replace(recipe, warmup_share=0.0)) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("rank", 0),
+        ("learning_rate", -1.0),
+        ("label_smoothing", 0.5),
+        ("schedule", "step"),
+        ("target_modules", ("lm_head",)),
+    ],
+)
+def test_a_recipe_names_the_setting_that_is_wrong(setting: str, value: object) -> None:
+    with pytest.raises(InvalidInput, match=rf"learn\.{setting} must be") as caught:
+        Recipe.from_dict({setting: value})
+    assert caught.value.param == f"learn.{setting}"
+
+
+def test_a_recipe_survives_json() -> None:
+    recipe = replace(RECIPE, target_modules=("q_proj", "v_proj"))
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert Recipe.from_dict({}) == Recipe()
+    with pytest.raises(InvalidInput, match="no setting tempo"):
+        Recipe.from_dict({"tempo": 1})

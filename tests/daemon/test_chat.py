@@ -1,0 +1,127 @@
+"""The terminal chat over piped stdin, against a real service."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from familiar.daemon import local_service
+from familiar.memory.store import Store
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder of the module's service."""
+    return tmp_path_factory.mktemp("chat") / "data"
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, model_path: Path) -> Iterator[list[str]]:
+    """A running service; the options that lead a command to it."""
+    port = local_service.free_port("127.0.0.1")
+    options = ["--data-dir", str(folder), "--model", str(model_path)]
+    with local_service.running("127.0.0.1", port, options, folder / "logs" / "service.log"):
+        yield [*options, "--port", str(port)]
+
+
+def chat(options: list[str], *lines: str) -> str:
+    """What `familiar chat` prints for these lines of input."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FAMILIAR_")}
+    result = subprocess.run(
+        [sys.executable, "-m", "familiar.daemon", "chat", *options],
+        input="".join(f"{line}\n" for line in lines),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=env | {"XDG_CONFIG_HOME": os.devnull},
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout
+
+
+def test_a_correction_is_remembered_and_used_on_the_next_request(service: list[str], folder: Path) -> None:
+    wanted = "Seven minutes, Skipper."
+    shown = chat(service, "How long do eggs take?", f"/fix {wanted}", "How long do eggs take now?", "/why")
+    assert "Remembered" in shown
+    assert shown.rindex(wanted) > shown.index("Remembered")  # /why shows the memory with its text
+    assert "base model" in shown
+    with Store.open(folder / "familiar.db") as store:
+        latest = store.latest_exchange(store.default_user())
+    assert latest is not None
+    assert latest.memory_ids
+    assert [message["content"] for message in latest.messages[:2]] == [
+        "How long do eggs take?",
+        wanted,
+    ]
+
+
+def test_a_correction_of_several_lines_ends_at_a_dot(service: list[str], folder: Path) -> None:
+    chat(service, "Two steps for tea?", "/fix", "Boil water.", "", "Pour it.", ".")
+    with Store.open(folder / "familiar.db") as store:
+        texts = [row.text for row, _ in store.feedback_rows(store.default_user())]
+    assert "Boil water.\n\nPour it." in texts
+
+
+def test_ratings_and_rules_are_stored(service: list[str], folder: Path) -> None:
+    shown = chat(service, "Hello there", "/good", "/bad", "/rule Call me Skipper.")
+    assert "Call me Skipper." in shown
+    with Store.open(folder / "familiar.db") as store:
+        rows = [row for row, _ in store.feedback_rows(store.default_user())]
+        rules = [memory.text for memory in store.memories(store.default_user()) if memory.kind == "rule"]
+    assert {row.rating for row in rows if row.kind == "rating"} == {1, -1}
+    assert "Call me Skipper." in rules
+
+
+def test_another_model_can_be_chosen_and_a_wrong_one_is_explained(service: list[str], folder: Path) -> None:
+    shown = chat(service, "/model familiar:base", "Hello", "/why", "/model gpt-9", "/model")
+    assert "gpt-9 is not one of the service's models" in shown
+    assert "* familiar:base" in shown
+    with Store.open(folder / "familiar.db") as store:
+        latest = store.latest_exchange(store.default_user())
+    assert latest is not None
+    assert (latest.model, latest.memory_ids) == ("familiar:base", ())
+
+
+def test_mistakes_are_explained_and_the_chat_goes_on(service: list[str]) -> None:
+    shown = chat(service, "/fix too early", "/rule", "/dance", "Hello", "/fix   ", ".", "/quit", "never asked")
+    assert "There is no reply yet" in shown
+    assert "/dance is not a command: /help lists them." in shown
+    assert shown.count("familiar: ") == 4
+
+
+def test_a_new_conversation_forgets_the_old_turns(service: list[str], folder: Path) -> None:
+    chat(service, "First question", "/new", "Second question")
+    with Store.open(folder / "familiar.db") as store:
+        latest = store.latest_exchange(store.default_user())
+    assert latest is not None
+    assert [message["content"] for message in latest.messages] == ["Second question"]
+
+
+def test_without_a_service_one_runs_for_the_session(data_dir: Path, model_path: Path) -> None:
+    port = local_service.free_port("127.0.0.1")
+    options = ["--data-dir", str(data_dir), "--model", str(model_path), "--port", str(port)]
+    chat(options, "Hello")
+    with Store.open(data_dir / "familiar.db") as store:
+        assert len(store.exchanges(store.default_user())) == 1
+    with local_service.Client(f"http://127.0.0.1:{port}") as client:
+        assert not client.alive()  # it was stopped with the session
+
+
+def test_a_service_that_cannot_start_is_one_line(data_dir: Path) -> None:
+    options = [
+        "--data-dir",
+        str(data_dir),
+        "--model",
+        "/no/such.gguf",
+        "--port",
+        str(local_service.free_port("127.0.0.1")),
+    ]
+    command = [sys.executable, "-m", "familiar.daemon", "chat", *options]
+    result = subprocess.run(command, input="Hello\n", capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert result.stderr.startswith("familiar: ")
+    assert len(result.stderr.splitlines()) == 1

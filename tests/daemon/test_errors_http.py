@@ -1,0 +1,243 @@
+"""Every failure of the API has OpenAI's error shape, on a real socket."""
+
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from familiar.daemon import errors
+from familiar.daemon.app import create_app
+from familiar.daemon.cancellation import ShuttingDown
+from familiar.daemon.engine import EngineBusy, EngineClosed
+from familiar.memory import errors as our
+
+CHAT: dict[str, Any] = {"model": "familiar:base", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+
+
+def error_of(response: Any, status: int) -> dict[str, Any]:
+    assert response.status_code == status, response.text
+    body = response.json()
+    assert set(body) == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert "\n" not in error["message"]
+    return error
+
+
+def test_an_unknown_route_and_a_wrong_method(service: Any) -> None:
+    error = error_of(service.http.get("/v1/nothing"), 404)
+    assert error["code"] == "not_found"
+    assert "GET /v1/nothing" in error["message"]
+    response = service.http.get("/v1/chat/completions")
+    assert error_of(response, 405)["code"] == "method_not_allowed"
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status", "code", "said"),
+    [
+        (b'{"model": "x", ', "application/json", 400, "invalid_json", "not valid JSON"),
+        (b"", "application/json", 400, "missing_required_parameter", "needs a JSON body"),
+        (b"[1]", "application/json", 400, "invalid_value", "must be a JSON object"),
+        (b"null", "application/json", 400, "invalid_value", "must be a JSON object"),
+        (b'{"model": "x"}', "application/x-www-form-urlencoded", 415, "unsupported_media_type", "application/json"),
+        (b'{"model": "x"}', "text/plain", 415, "unsupported_media_type", "text/plain"),
+        (b'{"model": "\xff"}', "application/json", 400, None, "body"),
+    ],
+)
+def test_bodies_that_are_no_request(
+    service: Any, content: bytes, content_type: str, status: int, code: str | None, said: str
+) -> None:
+    response = service.http.post("/v1/chat/completions", content=content, headers={"Content-Type": content_type})
+    error = error_of(response, status)
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+    assert said in error["message"]
+
+
+def test_json_with_a_charset_is_json(service: Any) -> None:
+    import json
+
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    response = service.http.post("/v1/chat/completions", content=json.dumps(CHAT), headers=headers)
+    assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("change", "param", "code"),
+    [
+        ({"model": None}, "model", "invalid_value"),
+        ({"messages": []}, "messages", "invalid_value"),
+        ({"messages": "Hi"}, "messages", "invalid_value"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "user", "content": "x", "mood": "sad"}]}, "messages[0].mood", "unknown_parameter"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content",
+            "invalid_value",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]},
+            "messages[0].tool_calls",
+            "unsupported_parameter",
+        ),
+        ({"temperature": 2.1}, "temperature", "invalid_value"),
+        ({"temperature": "0.5"}, "temperature", "invalid_value"),
+        ({"top_p": 0}, "top_p", "invalid_value"),
+        ({"top_k": -1}, "top_k", "invalid_value"),
+        ({"min_p": 1.5}, "min_p", "invalid_value"),
+        ({"seed": 1.5}, "seed", "invalid_value"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_value"),
+        ({"stop": ""}, "stop[0]", "invalid_value"),
+        ({"max_tokens": 0}, "max_tokens", "invalid_value"),
+        ({"max_tokens": True}, "max_tokens", "invalid_value"),
+        ({"max_completion_tokens": 2}, "max_tokens", "invalid_value"),
+        ({"presence_penalty": -3}, "presence_penalty", "invalid_value"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "invalid_value"),
+        ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
+        ({"logit_bias": {"99999": 1}}, "logit_bias", "invalid_value"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
+        ({"n": 2}, "n", "unsupported_parameter"),
+        ({"n": True}, "n", "unsupported_parameter"),
+        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
+        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
+        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
+        ({"temprature": 0}, "temprature", "unknown_parameter"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_named(service: Any, change: dict[str, Any], param: str, code: str) -> None:
+    error = error_of(service.http.post("/v1/chat/completions", json={**CHAT, **change}), 400)
+    assert (error["param"], error["code"]) == (param, code)
+    assert error["type"] == "invalid_request_error"
+    assert param.rpartition(".")[2] in error["message"]
+
+
+def test_a_missing_field_is_named(service: Any) -> None:
+    error = error_of(service.http.post("/v1/chat/completions", json={"messages": CHAT["messages"]}), 400)
+    assert (error["param"], error["code"]) == ("model", "missing_required_parameter")
+
+
+def test_an_unknown_model_lists_what_there_is(service: Any) -> None:
+    for response in (
+        service.http.post("/v1/chat/completions", json={**CHAT, "model": "gpt-4"}),
+        service.http.get("/v1/models/gpt-4"),
+        service.http.post("/v1/chat/completions", json={**CHAT, "model": "gpt-4", "stream": True}),
+    ):
+        error = error_of(response, 404)
+        assert (error["param"], error["code"]) == ("model", "model_not_found")
+        assert "familiar:memory" in error["message"]
+
+
+def test_more_than_the_context_holds_is_a_clear_400(service: Any) -> None:
+    long = [{"role": "user", "content": "a very long story " * 2000}]
+    error = error_of(service.http.post("/v1/chat/completions", json={**CHAT, "messages": long}), 400)
+    assert error["param"] == "messages"
+    assert str(service.parts.engine.info.context_tokens) in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({}, 400, "correction"),
+        ({"correction": "a", "rating": 1, "completion_id": "x"}, 400, "correction"),
+        ({"rating": 1}, 400, "completion_id"),
+        ({"correction": "a", "completion_id": "chatcmpl-nothing"}, 404, "completion_id"),
+        ({"rating": 2, "completion_id": "x"}, 400, "rating"),
+        ({"rating": True, "completion_id": "x"}, 400, "rating"),
+        ({"rule": "a", "note": "b"}, 400, "note"),
+        ({"rule": "   "}, 400, "rule"),
+        ({"rule": "a", "mood": 1}, 400, "mood"),
+    ],
+)
+def test_feedback_that_says_nothing(service: Any, body: dict[str, Any], status: int, param: str | None) -> None:
+    error = error_of(service.http.post("/v1/feedback", json=body), status)
+    if param is not None:
+        assert error["param"] == param
+    assert service.http.get("/v1/memories").json()["data"] == []
+
+
+def test_ids_that_name_nothing(service: Any) -> None:
+    assert error_of(service.http.get("/v1/exchanges/chatcmpl-0"), 404)["param"] == "completion_id"
+    assert error_of(service.http.delete("/v1/memories/mem-0"), 404)["param"] == "memory_id"
+    error_of(service.http.post("/v1/adapters/rollback"), 404)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (our.InvalidInput("m", "field"), 400, "invalid_value"),
+        (our.NotEnoughSignals("m"), 400, "not_enough_signals"),
+        (our.NotFound("m", "field"), 404, "not_found"),
+        (our.BadFile("m"), 500, "bad_file"),
+        (our.Busy("m"), 503, "busy"),
+        (EngineBusy("m"), 503, "busy"),
+        (EngineClosed("m"), 503, "shutting_down"),
+        (ShuttingDown(), 503, "shutting_down"),
+        (our.NoSpace("m"), 507, "insufficient_storage"),
+        (our.MissingExtra("m"), 501, "missing_extra"),
+        (our.LearningFailed("m"), 500, None),
+    ],
+)
+def test_every_error_of_ours_has_its_status(service: Any, error: our.FamiliarError, status: int, code: str) -> None:
+    app = create_app(service.parts)
+
+    @app.get("/raise")
+    def fail() -> None:
+        raise error
+
+    response = TestClient(app, base_url="http://localhost").get("/raise")
+    shown = error_of(response, status)
+    assert (shown["message"], shown["code"]) == (str(error), code)
+    assert shown["param"] == getattr(error, "param", None)
+    # The openai client asks again after any 5xx unless it is told not to; only a busy service is worth it.
+    assert ("retry-after" in response.headers) == (status == 503)
+    assert (response.headers.get("x-should-retry") == "false") == (status >= 500 and status != 503)
+
+
+def test_an_error_of_ours_that_has_no_entry_has_its_nearest_ancestors() -> None:
+    class Special(our.BadFile):
+        """A kind that the table does not know."""
+
+    assert errors.kind_of(Special("m")) is errors.KINDS[our.BadFile]
+
+
+def test_a_failure_inside_tells_nothing_of_the_inside(service: Any) -> None:
+    app = create_app(service.parts)
+
+    @app.get("/raise")
+    def fail() -> None:
+        raise RuntimeError("secret path")
+
+    client = TestClient(app, base_url="http://localhost", raise_server_exceptions=False)
+    error = error_of(client.get("/raise"), 500)
+    assert (error["type"], error["code"]) == ("server_error", "internal_error")
+    assert "secret" not in error["message"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8377", "localhost.evil.example", "", "10.0.0.1"])
+def test_a_name_that_is_not_ours_is_refused(service: Any, host: str) -> None:
+    assert error_of(service.http.get("/v1/models", headers={"Host": host}), 421)["code"] == "unknown_host"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1", "[::1]:8377", "127.0.0.2"])
+def test_loopback_names_are_ours(service: Any, host: str) -> None:
+    assert service.http.get("/v1/models", headers={"Host": host}).status_code == 200
+
+
+def test_allowed_names_are_ours(serve: Any, data_dir: Any, engine: Any) -> None:
+    with serve(data_dir, engine, allowed_hosts=["host.docker.internal"]) as service:
+        assert service.http.get("/health", headers={"Host": "host.docker.internal:8377"}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", "http://localhost"])
+def test_web_pages_of_others_are_refused(service: Any, origin: str) -> None:
+    response = service.http.post("/v1/adapters/rollback", headers={"Origin": origin})
+    assert error_of(response, 403)["code"] == "foreign_origin"
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_our_own_page_may_call(service: Any) -> None:
+    assert service.http.get("/v1/models", headers={"Origin": service.url}).status_code == 200

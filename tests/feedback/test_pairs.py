@@ -1,0 +1,63 @@
+"""Which signals become training examples, and which of them ask the same."""
+
+from dataclasses import replace
+
+from familiar.feedback.pairs import Example, examples
+from familiar.memory.types import Exchange, Feedback, FeedbackKind
+
+
+def exchange(number: int, prompt: str = "Who wrote Emma?", completion: str = "Scott.") -> Exchange:
+    messages = ({"role": "system", "content": f"Note {number}"}, {"role": "user", "content": prompt})
+    return Exchange(f"chatcmpl-{number}", 1, float(number), "familiar", messages, completion)  # type: ignore[arg-type]
+
+
+def signal(number: int, about: Exchange, text: str = "Austen.", kind: FeedbackKind = "correction") -> Feedback:
+    return Feedback(f"fb-{number}", 1, float(number), kind, about.id, text)
+
+
+def test_correction_and_preference_become_examples() -> None:
+    one, two = exchange(1), exchange(2, "Who wrote Ivanhoe?", "Austen.")
+    found = examples([(signal(1, one), one), (signal(2, two, "Scott.", "preference"), two)])
+    assert found == [
+        Example("fb-1", one.messages, "Austen.", "Scott.", found[0].group),
+        Example("fb-2", two.messages, "Scott.", "Austen.", found[1].group),
+    ]
+    assert found[0].group != found[1].group
+
+
+def test_last_word_on_an_exchange_counts() -> None:
+    one, two = exchange(1), exchange(2)
+    rows = [(signal(1, one, "first"), one), (signal(2, two), two), (signal(3, one, "second"), one)]
+    assert [(example.id, example.chosen) for example in examples(rows)] == [("fb-3", "second"), ("fb-2", "Austen.")]
+
+
+def test_what_does_not_train() -> None:
+    one = exchange(1)
+    rule = Feedback("fb-9", 1, 1.0, "rule", text="Be brief")
+    rating = Feedback("fb-8", 1, 1.0, "rating", one.id, rating=1)
+    untrusted = replace(signal(7, one, "from a web page"), trust="untrusted")
+    assert examples([(rule, None), (rating, one), (untrusted, one), (signal(6, one), None)]) == []
+    # An untrusted text does not replace the user's own word either.
+    assert [found.id for found in examples([(signal(1, one), one), (untrusted, one)])] == ["fb-1"]
+
+
+def test_inferred_signals_train() -> None:
+    one = exchange(1)
+    assert len(examples([(replace(signal(1, one), trust="inferred"), one)])) == 1
+
+
+def test_correction_of_an_empty_reply_has_nothing_rejected() -> None:
+    one = exchange(1, completion=" \n")
+    assert examples([(signal(1, one), one)])[0].rejected is None
+
+
+def test_near_duplicates_share_a_group() -> None:
+    prompts = ["Who wrote Emma?", "who wrote  EMMA", "Who wrote 'Emma'?!", "Who wrote Émma?"]
+    abouts = [exchange(number, prompt) for number, prompt in enumerate(prompts)]
+    assert (
+        len({example.group for example in examples([(signal(n, about), about) for n, about in enumerate(abouts)])}) == 1
+    )
+    emoji = [exchange(8, "😀"), exchange(9, "😎")]
+    assert (
+        len({example.group for example in examples([(signal(n, about), about) for n, about in enumerate(emoji)])}) == 2
+    )

@@ -1,0 +1,109 @@
+"""What the user says becomes rows, or a message that says what is wrong with it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from familiar.feedback import signals
+from familiar.memory.errors import FamiliarError, InvalidInput
+from familiar.memory.types import Exchange, Feedback, Memory, Message
+
+TURNS: tuple[Message, ...] = (
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Who wrote Emma?"},
+    {"role": "assistant", "content": "Austen."},
+    {"role": "user", "content": " And Hamlet? "},
+)
+EXCHANGE = Exchange("chatcmpl-1", 7, 1.0, "familiar", TURNS, "Marlowe.")
+
+
+def test_correction_makes_an_example_and_a_rule() -> None:
+    signal = signals.correction(
+        EXCHANGE, " Shakespeare.\n", " Full sentences, please ", id="fb-1", now=5.0, source="chat", trust="inferred"
+    )
+    assert signal.feedback == Feedback(
+        "fb-1", 7, 5.0, "correction", "chatcmpl-1", "Shakespeare.", None, "Full sentences, please", "chat", "inferred"
+    )
+    assert signal.memories == (
+        Memory("mem-1", 7, 5.0, "example", "Shakespeare.", "And Hamlet?", "fb-1"),
+        Memory("mem-1-rule", 7, 5.0, "rule", "Full sentences, please", None, "fb-1"),
+    )
+
+
+@pytest.mark.parametrize("note", [None, "", "  \n"])
+def test_correction_without_a_note_makes_an_example_only(note: str | None) -> None:
+    signal = signals.correction(EXCHANGE, "Shakespeare.", note, id="fb-1", now=5.0)
+    assert signal.feedback.note is None
+    assert [memory.kind for memory in signal.memories] == ["example"]
+
+
+def test_correction_of_a_reply_to_no_user_message_makes_no_example() -> None:
+    alone = Exchange("chatcmpl-1", 7, 1.0, "familiar", ({"role": "system", "content": "Greet."},), "Yo")
+    assert signals.correction(alone, "Good day.", id="fb-1", now=5.0).memories == ()
+
+
+def test_rating() -> None:
+    signal = signals.rating(EXCHANGE, -1, id="fb-1", now=5.0)
+    assert (signal.feedback.kind, signal.feedback.rating, signal.feedback.text) == ("rating", -1, None)
+    assert signal.memories == ()
+    with_note = signals.rating(EXCHANGE, 1, "More of this", id="fb-1", now=5.0)
+    assert [memory.text for memory in with_note.memories] == ["More of this"]
+
+
+def test_preference_makes_no_example() -> None:
+    signal = signals.preference(EXCHANGE, "Shakespeare did.", id="fb-1", now=5.0)
+    assert (signal.feedback.kind, signal.feedback.text) == ("preference", "Shakespeare did.")
+    assert signal.memories == ()
+    with_note = signals.preference(EXCHANGE, "Shakespeare did.", "Name names", id="fb-1", now=5.0)
+    assert [memory.kind for memory in with_note.memories] == ["rule"]
+
+
+def test_rule() -> None:
+    signal = signals.rule(7, " Use metric units ", id="fb-9", now=5.0)
+    assert signal.feedback == Feedback("fb-9", 7, 5.0, "rule", text="Use metric units")
+    assert signal.memories == (Memory("mem-9", 7, 5.0, "rule", "Use metric units", None, "fb-9"),)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t "])
+def test_empty_text_is_refused(text: str) -> None:
+    for make in (signals.correction, signals.preference):
+        with pytest.raises(InvalidInput, match="empty: write one") as wrong:
+            make(EXCHANGE, text, id="fb-1", now=5.0)
+        assert wrong.value.param == "text"
+    with pytest.raises(InvalidInput, match="The rule is empty"):
+        signals.rule(7, text, id="fb-1", now=5.0)
+
+
+def test_unchanged_text_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="same as the original") as wrong:
+        signals.correction(EXCHANGE, " Marlowe.\n", id="fb-1", now=5.0)
+    assert wrong.value.param == "text"
+    with pytest.raises(InvalidInput, match="same as the original"):
+        signals.preference(EXCHANGE, "Marlowe.", id="fb-1", now=5.0)
+
+
+def test_long_text_is_refused_and_says_by_how_much() -> None:
+    assert signals.correction(EXCHANGE, "x" * 32_000, id="fb-1", now=5.0).feedback.text == "x" * 32_000
+    with pytest.raises(InvalidInput, match=r"has 32,001 characters but 32,000 is the most"):
+        signals.correction(EXCHANGE, "x" * 32_001, id="fb-1", now=5.0)
+    with pytest.raises(InvalidInput) as wrong:
+        signals.correction(EXCHANGE, "fine", "n" * 32_001, id="fb-1", now=5.0)
+    assert wrong.value.param == "note"
+
+
+@pytest.mark.parametrize("value", [0, 2, -2, 5])
+def test_rating_is_plus_or_minus_one(value: int) -> None:
+    with pytest.raises(InvalidInput, match=f"not {value}") as wrong:
+        signals.rating(EXCHANGE, value, id="fb-1", now=5.0)
+    assert wrong.value.param == "rating"
+
+
+@given(text=st.text(), note=st.none() | st.text())
+def test_any_text_is_kept_stripped_or_refused(text: str, note: str | None) -> None:
+    try:
+        signal = signals.correction(EXCHANGE, text, note, id="fb-1", now=5.0)
+    except FamiliarError:
+        assert text.strip() in ("", "Marlowe.")
+    else:
+        assert signal.feedback.text == text.strip()
+        assert len(signal.memories) == (2 if note and note.strip() else 1)

@@ -1,0 +1,381 @@
+"""The store on real files: what goes in comes out, and what is asked for that is not there is said to be so."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from familiar.memory.errors import BadFile, NotFound
+from familiar.memory.store import Store
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory
+
+ANY_TEXT = st.text()  # every character but surrogates: NUL, emoji, right-to-left marks
+WITH_STORE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    with Store.open(data_dir / "familiar.db", clock=lambda: 1000.0) as opened:
+        yield opened
+
+
+def exchange(id: str, created_at: float = 1.0, **changes: object) -> Exchange:
+    made = Exchange(id, 1, created_at, "familiar", ({"role": "user", "content": "hi"},), "hello")
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def rule(number: int, text: str, created_at: float = 1.0) -> Memory:
+    return Memory(f"mem-{number}", 1, created_at, "rule", text, feedback_id=f"fb-{number}")
+
+
+def say(store: Store, memory: Memory) -> tuple[Memory, ...]:
+    assert memory.feedback_id is not None
+    feedback = Feedback(memory.feedback_id, memory.user_id, memory.created_at, "rule", text=memory.text)
+    return store.add_feedback(feedback, [memory])
+
+
+def run(id: str, created_at: float = 1.0) -> LearningRun:
+    return LearningRun(id, 1, created_at, "running", {"rank": 16, "modules": ["q", "k"]}, "print", pid=7)
+
+
+def version(number: int, run_id: str = "run-1") -> AdapterVersion:
+    parent = number - 1 or None
+    return AdapterVersion(
+        1, number, 5.0, f"adapters/1/v{number}", parent, "b" * 64, "a" * 64, run_id, ("fb-2", "fb-1"), {"passed": True}
+    )
+
+
+@WITH_STORE
+@given(
+    contents=st.lists(ANY_TEXT, max_size=4),
+    completion=ANY_TEXT,
+    sampling=st.dictionaries(ANY_TEXT, st.none() | st.integers(-9, 9) | st.floats(0, 2) | ANY_TEXT, max_size=3),
+    memory_ids=st.lists(ANY_TEXT, max_size=3),
+    version_used=st.none() | st.integers(1, 5),
+)
+def test_exchange_round_trip(
+    tmp_path_factory: pytest.TempPathFactory,
+    contents: list[str],
+    completion: str,
+    sampling: dict[str, float | int | str | None],
+    memory_ids: list[str],
+    version_used: int | None,
+) -> None:
+    given_exchange = Exchange(
+        id="chatcmpl-1",
+        user_id=1,
+        created_at=1.25,
+        model="familiar",
+        messages=tuple({"role": "user", "content": content} for content in contents),
+        completion=completion,
+        adapter_version=version_used,
+        memory_ids=tuple(memory_ids),
+        sampling=sampling,
+        prompt_tokens=3,
+        completion_tokens=4,
+        finish_reason="length",
+        duration_ms=12.5,
+    )
+    path = tmp_path_factory.mktemp("store") / "familiar.db"
+    with Store.open(path) as store:
+        store.add_exchange(given_exchange)
+    with Store.open(path) as store:
+        assert store.exchange("chatcmpl-1") == given_exchange
+        assert store.latest_exchange(1) == given_exchange
+
+
+@WITH_STORE
+@given(text=ANY_TEXT, prompt=ANY_TEXT, note=st.none() | ANY_TEXT)
+def test_feedback_and_memory_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, text: str, prompt: str, note: str | None
+) -> None:
+    feedback = Feedback("fb-1", 1, 2.5, "correction", "chatcmpl-1", text, None, note, "chat", "inferred")
+    memory = Memory("mem-1", 1, 2.5, "example", text, prompt, "fb-1")
+    with Store.open(tmp_path_factory.mktemp("store") / "familiar.db") as store:
+        store.add_exchange(exchange("chatcmpl-1"))
+        store.add_feedback(feedback, [memory])
+        assert store.feedback("fb-1") == feedback
+        assert store.memory("mem-1") == memory
+        assert store.feedback_rows(1) == [(feedback, exchange("chatcmpl-1"))]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    query=ANY_TEXT
+    | st.lists(st.sampled_from(['"', "AND", "OR", "NOT", "NEAR(", ")", "*", "^", "text:", "tea", "-"])).map(" ".join)
+)
+def test_any_text_is_a_safe_query(store: Store, query: str) -> None:
+    if not store.memories(1):
+        say(store, rule(1, "I drink tea"))
+    found = store.search_memories(1, query)
+    assert all(score > 0 for _, score in found)
+    if "tea" in query.split():
+        assert [memory.id for memory, _ in found] == ["mem-1"]
+
+
+@pytest.mark.parametrize("query", ["", "   ", "😀", '"', "'", "()", "\x00", "\ud800", "* ^ -"])
+def test_query_without_a_word_finds_nothing(store: Store, query: str) -> None:
+    say(store, rule(1, "Use metric units"))
+    assert store.search_memories(1, query) == []
+
+
+def test_words_of_the_query_language_are_plain_words(store: Store) -> None:
+    say(store, rule(1, "Say NEAR, not close"))
+    say(store, rule(2, "Write AND in capitals"))
+    assert [memory.id for memory, _ in store.search_memories(1, "NEAR")] == ["mem-1"]
+    assert [memory.id for memory, _ in store.search_memories(1, "and")] == ["mem-2"]
+
+
+def test_search_stems_drops_accents_and_ranks(store: Store) -> None:
+    say(store, rule(1, "Boiling temperatures are in kelvin"))
+    say(store, rule(2, "The Café temperature"))
+    say(store, rule(3, "Straße is spelled so"))
+    for number in range(4, 20):
+        say(store, rule(number, f"Something else {number}"))
+    assert store.search_memories(1, "boiled")[0][0].id == "mem-1"
+    assert store.search_memories(1, "CAFE")[0][0].id == "mem-2"
+    assert store.search_memories(1, "cafe\u0301")[0][0].id == "mem-2"
+    assert store.search_memories(1, "straße")[0][0].id == "mem-3"
+    both = store.search_memories(1, "boil temperature")
+    assert [memory.id for memory, _ in both] == ["mem-1", "mem-2"]
+    assert both[0][1] > both[1][1] > 0
+    assert len(store.search_memories(1, "something", limit=5)) == 5
+
+
+def test_search_takes_a_long_text(store: Store) -> None:
+    say(store, rule(1, "Use w7 always"))
+    book = " ".join(f"w{number}" for number in range(100_000))
+    assert [memory.id for memory, _ in store.search_memories(1, book)] == ["mem-1"]
+
+
+def test_search_by_kind_finds_prompts_too(store: Store) -> None:
+    say(store, rule(1, "Answer capital questions briefly"))
+    store.add_exchange(exchange("chatcmpl-1"))
+    example = Memory("mem-2", 1, 1.0, "example", "Canberra.", "What is the capital of Australia?", "fb-2")
+    store.add_feedback(Feedback("fb-2", 1, 1.0, "correction", "chatcmpl-1", "Canberra."), [example])
+    assert [memory.id for memory, _ in store.search_memories(1, "capital", kind="example")] == ["mem-2"]
+    assert [memory.id for memory, _ in store.search_memories(1, "capital", kind="rule")] == ["mem-1"]
+    assert len(store.search_memories(1, "capital")) == 2
+
+
+def test_same_memory_is_stored_once_and_becomes_the_newest(store: Store) -> None:
+    say(store, rule(1, "Use metric units", 1.0))
+    say(store, rule(2, "Use imperial units", 2.0))
+    stored = say(store, rule(3, "Use metric units", 3.0))
+    assert stored == (Memory("mem-1", 1, 3.0, "rule", "Use metric units", feedback_id="fb-3"),)
+    assert [memory.text for memory in store.memories(1)] == ["Use imperial units", "Use metric units"]
+    assert len(store.search_memories(1, "metric")) == 1
+    assert [row.id for row, _ in store.feedback_rows(1)] == ["fb-1", "fb-2", "fb-3"]
+
+
+def test_same_reply_to_another_prompt_is_another_memory(store: Store) -> None:
+    store.add_exchange(exchange("chatcmpl-1"))
+    for number, prompt in enumerate(("Is it raining?", "Is it snowing?")):
+        example = Memory(f"mem-{number}", 1, 1.0, "example", "No.", prompt, f"fb-{number}")
+        store.add_feedback(Feedback(f"fb-{number}", 1, 1.0, "correction", "chatcmpl-1", "No."), [example])
+    assert len(store.memories(1)) == 2
+
+
+def test_exchanges_are_newest_first(store: Store) -> None:
+    assert store.latest_exchange(1) is None
+    for id, created_at in (("a", 5.0), ("b", 9.0), ("c", 5.0)):
+        store.add_exchange(exchange(id, created_at))
+    assert [found.id for found in store.exchanges(1)] == ["b", "c", "a"]
+    assert [found.id for found in store.exchanges(1, limit=2)] == ["b", "c"]
+    latest = store.latest_exchange(1)
+    assert latest is not None
+    assert latest.id == "b"
+
+
+def test_deleted_memory_is_gone_from_file_index_and_log(store: Store, data_dir: Path) -> None:
+    secret = "zanzibarquux"
+    for number in range(60):
+        say(store, rule(number, f"rule number {number}"))
+    say(store, rule(100, f"My password is {secret}"))
+    # The feedback holds the text too; here only the memory's own copies are looked for.
+    with store._connection.write() as transaction:
+        transaction.execute("UPDATE feedback SET text = 'x' WHERE id = 'fb-100'")
+    store._connection.empty_log()
+
+    def in_files() -> list[str]:
+        return [path.name for path in data_dir.iterdir() if secret.encode() in path.read_bytes()]
+
+    assert in_files() == ["familiar.db"]
+    store.delete_memory("mem-100")
+    assert in_files() == []
+    assert store.search_memories(1, secret) == []
+    assert len(store.search_memories(1, "rule number 7", limit=100)) == 60
+    with pytest.raises(NotFound) as missing:
+        store.delete_memory("mem-100")
+    assert missing.value.param == "memory_id"
+
+
+def test_unknown_ids_name_their_field(store: Store) -> None:
+    calls: dict[str, Callable[[], object]] = {
+        "completion_id": lambda: store.exchange("nope"),
+        "feedback_id": lambda: store.feedback("nope"),
+        "memory_id": lambda: store.memory("nope"),
+        "run_id": lambda: store.run("nope"),
+        "version": lambda: store.version(1, 9),
+    }
+    for param, call in calls.items():
+        with pytest.raises(NotFound) as missing:
+            call()
+        assert missing.value.param == param
+    with pytest.raises(NotFound, match="chatcmpl-gone") as missing:
+        store.add_feedback(Feedback("fb-1", 1, 1.0, "rating", "chatcmpl-gone", rating=1), [])
+    assert missing.value.param == "completion_id"
+    with pytest.raises(NotFound):
+        store.set_current(1, 3)
+    with pytest.raises(NotFound):
+        store.update_run(run("nope"))
+    with pytest.raises(NotFound):
+        store.add_version(version(1, "nope"), make_current=True)
+    assert store.feedback_rows(1) == []
+    assert store.versions(1) == []
+
+
+def test_runs_round_trip_and_update(store: Store) -> None:
+    store.add_run(run("run-1", 1.0))
+    store.add_run(run("run-2", 2.0))
+    assert store.run("run-1") == run("run-1", 1.0)
+    ended = replace(
+        run("run-1", 1.0), state="rejected", pid=None, ended_at=9.0, error="no", report={"kl": float("nan")}
+    )
+    store.update_run(ended)
+    assert store.run("run-1") == replace(ended, report={"kl": None})  # JSON has no NaN
+    assert [found.id for found in store.runs(1)] == ["run-2", "run-1"]
+
+
+def test_versions_and_which_is_served(store: Store, data_dir: Path) -> None:
+    store.add_run(run("run-1"))
+    assert store.next_version(1) == 1
+    assert store.current_version(1) is None
+    store.add_version(version(1), make_current=True)
+    store.add_version(version(2), make_current=False)
+    assert store.next_version(1) == 3
+    assert store.versions(1) == [version(1), version(2)]
+    assert store.version(1, 2) == version(2)
+    assert store.current_version(1) == version(1)
+    with Store.open(data_dir / "familiar.db") as service:  # another process sees the swap at its next request
+        store.set_current(1, 2)
+        assert service.current_version(1) == version(2)
+        store.set_current(1, None)
+        assert service.current_version(1) is None
+
+
+def test_version_is_added_whole_or_not_at_all(store: Store) -> None:
+    store.add_run(run("run-1"))
+    store.add_version(version(1), make_current=True)
+    broken = replace(version(2), feedback_ids=("fb-1", None))  # type: ignore[arg-type]
+    with pytest.raises(Exception, match="NOT NULL"):
+        store.add_version(broken, make_current=True)
+    assert store.current_version(1) == version(1)
+    assert store.next_version(1) == 2
+
+
+def test_logp_cache(store: Store) -> None:
+    store.cache_logps("base", {f"key-{number}": -number / 3 for number in range(1200)})
+    store.cache_logps("base", {"key-1": -7.5})
+    store.cache_logps("other", {"key-1": -1.0})
+    found = store.cached_logps("base", [f"key-{number}" for number in range(1300)])
+    assert len(found) == 1200
+    assert found["key-1"] == -7.5
+    assert found["key-2"] == -2 / 3
+    assert store.cached_logps("base", []) == {}
+
+
+def test_views_answer_what_a_person_asks(store: Store) -> None:
+    turns = (
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "x"},
+        {"role": "user", "content": "last"},
+    )
+    store.add_exchange(exchange("chatcmpl-1", messages=turns))
+    memory = Memory("mem-1", 1, 2.0, "example", "right", "last", "fb-1")
+    store.add_feedback(Feedback("fb-1", 1, 2.0, "correction", "chatcmpl-1", "right"), [memory])
+    store.add_exchange(exchange("chatcmpl-2", 8.0, memory_ids=("mem-1",)))
+    store.add_run(run("run-1"))
+    store.add_version(version(1), make_current=True)
+    read = store._connection.read
+    assert [tuple(row) for row in read("SELECT prompt, original, corrected FROM corrections")] == [
+        ("last", "hello", "right")
+    ]
+    assert [tuple(row) for row in read("SELECT recalled_count, last_recalled_at_s FROM memory_use")] == [(1, 8.0)]
+    assert [tuple(row) for row in read("SELECT number, is_current, feedback_count FROM versions")] == [(1, 1, 2)]
+
+
+def test_deleting_an_exchange_takes_what_came_of_it_but_not_the_lineage(store: Store) -> None:
+    store.add_exchange(exchange("chatcmpl-1", memory_ids=("mem-0",)))
+    memory = Memory("mem-1", 1, 2.0, "example", "right", "hi", "fb-1")
+    store.add_feedback(Feedback("fb-1", 1, 2.0, "correction", "chatcmpl-1", "right"), [memory])
+    store.add_run(run("run-1"))
+    store.add_version(version(1), make_current=True)
+    with store._connection.write() as transaction:
+        transaction.execute("DELETE FROM exchanges")
+    assert store.feedback_rows(1) == []
+    assert store.memories(1) == []
+    assert store.search_memories(1, "right") == []
+    assert store.version(1, 1).feedback_ids == ("fb-2", "fb-1")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_files_are_the_owners_alone(tmp_path: Path, umask: int) -> None:
+    path = tmp_path / "new" / "familiar.db"
+    path.parent.mkdir()
+    before = os.umask(umask)
+    try:
+        with Store.open(path) as store:
+            store.add_exchange(exchange("chatcmpl-1"))
+            modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {"familiar.db": 0o600, "familiar.db-wal": 0o600, "familiar.db-shm": 0o600}
+
+
+def test_missing_folder_is_made_for_the_owner_alone(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "new" / "familiar.db"):
+        assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+
+
+def test_durable_settings_are_on(store: Store) -> None:
+    settings = {
+        name: store._connection.read(f"PRAGMA {name}")[0][0]
+        for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "busy_timeout")
+    }
+    assert settings == {
+        "journal_mode": "wal",
+        "synchronous": 2,
+        "foreign_keys": 1,
+        "secure_delete": 1,
+        "busy_timeout": 10_000,
+    }
+
+
+def test_what_is_not_a_database_is_a_bad_file(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database " * 500)
+    before = text.read_bytes()
+    with pytest.raises(BadFile, match="not a SQLite database"):
+        Store.open(text)
+    assert text.read_bytes() == before
+    with pytest.raises(BadFile, match="cannot be opened"):
+        Store.open(tmp_path)
+    with pytest.raises(BadFile, match="cannot be opened"):
+        Store.open(text / "familiar.db")
+
+
+def test_damaged_database_is_a_bad_file(tmp_path: Path) -> None:
+    path = tmp_path / "familiar.db"
+    with Store.open(path) as store:
+        for number in range(50):
+            say(store, rule(number, f"rule {number} " + "x" * 2000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xa5" * (len(whole) - 4096))
+    with pytest.raises(BadFile), Store.open(path) as store:
+        store.memories(1)
