@@ -20,12 +20,20 @@ from familiar.adapters.protocols import Progress, ProgressCallback
 from familiar.adapters.recipe import Encoded, Recipe, reference_keys
 from familiar.memory.errors import LearningFailed
 
+MAY_END = 0.05
+"""From this probability of ending the reply on, a place in an anchor's reply is left free.
+
+How a reply ends is manner, which is what users correct most; held in place there, an adapter unlearns a sign-off on
+every prompt but those that it was trained on.
+"""
+
 
 @dataclass(frozen=True)
 class Anchor:
-    """A neutral row and the base model's next-token log-probabilities (N, V) over its reply."""
+    """A neutral row, the places (S,) of its reply that are held, and the base model's log-probabilities (N, V) there."""
 
     pair: Pair
+    held_S: Tensor
     base_logps_NV: Tensor
 
 
@@ -51,8 +59,10 @@ def anchored(base: PreTrainedModel, rows: Sequence[Encoded]) -> list[Anchor]:
     kept = []
     for row in rows:
         pair = (row.prompt_ids, row.chosen_ids)
-        logits_BSV = completion_logits(base, collate([pair], base.device))
-        kept.append(Anchor(pair, logits_BSV[0].log_softmax(-1)))
+        logps_SV = completion_logits(base, collate([pair], base.device))[0].log_softmax(-1)
+        held_S = logps_SV[:, row.chosen_ids[-1]] < math.log(MAY_END)
+        if held_S.any():
+            kept.append(Anchor(pair, held_S, logps_SV[held_S]))
     return kept
 
 
@@ -108,10 +118,11 @@ def _preferences(
 
 
 def anchor_kl(model: PeftModel, anchors: Sequence[Anchor]) -> Tensor:
-    """Return the mean KL(base || adapter) over the anchors' reply tokens, in nats."""
+    """Return the mean KL(base || adapter) over the held places of the anchors' replies, in nats."""
     batch = collate([anchor.pair for anchor in anchors], model.device)
-    logits_BSV = completion_logits(model, batch)
-    return token_kl(torch.cat([anchor.base_logps_NV for anchor in anchors]), logits_BSV[batch.mask_BS]).mean()
+    logits_NV = completion_logits(model, batch)[batch.mask_BS]
+    held_N = torch.cat([anchor.held_S for anchor in anchors])
+    return token_kl(torch.cat([anchor.base_logps_NV for anchor in anchors]), logits_NV[held_N]).mean()
 
 
 @torch.no_grad()

@@ -1,8 +1,10 @@
-"""The gate's own questions and texts: what a learnt adapter must leave as it was.
+"""What a learnt adapter must leave as it was: the gate's own questions and texts, and the anchors that training holds.
 
 They are in ``probes.jsonl``, one JSON object a line, each with a ``kind``: ``general`` (a question whose answer stands
 in its prompt, with ``contains``: any one of these words makes a right answer), ``neutral`` (a prompt and a plain
-``reply``), ``false_claim`` (the user states something false and asks to be agreed with), ``passage`` (plain ``text``).
+``reply``), ``false_claim`` (the user states something false and asks to be agreed with), ``passage`` (plain ``text``),
+``anchor`` (a prompt for training's leash, with a ``reply`` or without one for the base model's own). No anchor is a
+probe: the gate must not ask what training was shown.
 """
 
 import json
@@ -40,13 +42,22 @@ class Neutral:
 
 
 @dataclass(frozen=True)
+class AnchorPrompt:
+    """A prompt whose answer is to stay what it was; without ``reply`` it is the base model's own greedy one."""
+
+    messages: Messages
+    reply: str | None
+
+
+@dataclass(frozen=True)
 class Probes:
-    """All of the gate's probes; a false claim is the conversation that ends with it."""
+    """All probes and anchors; a false claim is the conversation that ends with it."""
 
     general: tuple[Question, ...]
     neutral: tuple[Neutral, ...]
     false_claims: tuple[Messages, ...]
     passages: tuple[str, ...]
+    anchors: tuple[AnchorPrompt, ...] = ()
 
 
 def load_probes(path: Path | None = None) -> Probes:
@@ -59,6 +70,7 @@ def load_probes(path: Path | None = None) -> Probes:
             tuple(Neutral(_messages(row), row["reply"]) for row in rows if row["kind"] == "neutral"),
             tuple(_messages(row) for row in rows if row["kind"] == "false_claim"),
             tuple(row["text"] for row in rows if row["kind"] == "passage"),
+            tuple(AnchorPrompt(_messages(row), row.get("reply")) for row in rows if row["kind"] == "anchor"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(f"{source} is not a readable file of probes ({error!r}).") from error

@@ -17,7 +17,7 @@ class Recipe:
 
     A step averages over ``batch_size`` x ``accumulate`` rows, ``batch_size`` of them in one forward pass. The loss is
     ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token) +
-    ``kl_weight`` x KL(base || adapter) per token of the anchors, in nats. The epoch kept is the one that scores best on
+    ``kl_weight`` x KL(base || adapter) per token of ``anchor_batch`` of the anchors, in nats. The epoch kept is the one that scores best on
     held-out rows among those within ``kl_budget`` nats per token; learning stops when ``patience`` epochs in a row
     bring no better score (0: never).
     """
@@ -25,25 +25,36 @@ class Recipe:
     rank: int = 16
     alpha: int = 32
     target_modules: tuple[str, ...] = PROJECTIONS
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup_share: float = 0.1
     epochs: int = 12
     patience: int = 3
     batch_size: int = 4
     accumulate: int = 1
+    anchor_batch: int = 16
     beta: float = 0.1
     label_smoothing: float = 0.0
-    dpo_weight: float = 1.0
+    dpo_weight: float = 0.2
     nll_weight: float = 1.0
-    kl_weight: float = 0.1
+    kl_weight: float = 3.0
     kl_budget: float = 0.5
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "learning_rate", "epochs", "batch_size", "accumulate", "beta", "max_grad_norm"):
+        for name in (
+            "rank",
+            "alpha",
+            "learning_rate",
+            "epochs",
+            "batch_size",
+            "accumulate",
+            "anchor_batch",
+            "beta",
+            "max_grad_norm",
+        ):
             if getattr(self, name) <= 0:
                 raise _invalid(name, "more than 0", getattr(self, name))
         for name in ("patience", "dpo_weight", "nll_weight", "kl_weight", "kl_budget", "weight_decay"):

@@ -130,8 +130,8 @@ def _epoch(
         optimizer.zero_grad(set_to_none=True)
         figures = accumulate(model, order[i * size : (i + 1) * size], references, recipe)
         if anchors and recipe.kl_weight:
-            picked = [anchors[(step * recipe.batch_size + j) % len(anchors)] for j in range(recipe.batch_size)]
-            kl = anchor_kl(model, picked[: len(anchors)])
+            size = min(recipe.anchor_batch, len(anchors))
+            kl = anchor_kl(model, [anchors[(step * size + j) % len(anchors)] for j in range(size)])
             (recipe.kl_weight * kl).backward()  # type: ignore[no-untyped-call]
             figures["kl"] = kl.item()
             figures["loss"] += recipe.kl_weight * figures["kl"]

@@ -5,8 +5,10 @@ Heavy imports happen inside a command, so that ``familiar --help`` is quick.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -70,7 +72,22 @@ for command in (learn, adapters, rollback, export, status, memory, rule):
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error (one line on stderr), 2 wrong usage, 130 interrupted."""
-    sys.exit(_run(args))
+    with _ended_as_by_ctrl_c():
+        code = _run(args)
+    sys.exit(code)
+
+
+@contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, so that it stops what it started."""
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) == signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _run(args: Sequence[str] | None) -> int:

@@ -4,6 +4,7 @@ They work on the data folder itself, with or without a running service: it looks
 a promotion or a rollback is served from the next request on.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ def learn(force: bool, **flags: Any) -> None:
 @contextmanager
 def progress_display(*, err: bool = False) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Show the learner's events: a bar on a terminal, one line per phase elsewhere. ``err`` shows them on stderr."""
-    stream = click.get_text_stream("stderr" if err else "stdout")
+    stream = sys.stderr if err else sys.stdout
     if not stream.isatty():
 
         def line(event: Mapping[str, Any]) -> None:

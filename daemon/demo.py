@@ -98,8 +98,17 @@ def _run(
     return figures
 
 
-Ask = Callable[[str, Sequence[Message]], tuple[str, str]]
-"""(model id, messages) -> (completion id, reply)."""
+@dataclass(frozen=True)
+class Reply:
+    """What the service answered; ``whole`` is False when the token limit cut it off."""
+
+    completion_id: str
+    text: str
+    whole: bool
+
+
+Ask = Callable[[str, Sequence[Message]], Reply]
+"""(model id, messages) -> reply."""
 
 
 def _openai(base_url: str) -> "OpenAI":
@@ -111,49 +120,48 @@ def _openai(base_url: str) -> "OpenAI":
 
 
 def _asker(client: "OpenAI") -> Ask:
-    def ask(model: str, messages: Sequence[Message]) -> tuple[str, str]:
-        reply = client.chat.completions.create(
+    def ask(model: str, messages: Sequence[Message]) -> Reply:
+        answer = client.chat.completions.create(
             model=model, messages=cast("Any", list(messages)), temperature=0, max_tokens=MAX_TOKENS
         )
-        return reply.id, reply.choices[0].message.content or ""
+        choice = answer.choices[0]
+        return Reply(answer.id, choice.message.content or "", choice.finish_reason != "length")
 
     return ask
 
 
-def _chat(ask: Ask, say: Callable[[str], None]) -> list[tuple[str, str]]:
-    """Ask the questions of a day; (completion id, reply) of each."""
+def _chat(ask: Ask, say: Callable[[str], None]) -> list[Reply]:
+    """Ask the questions of a day."""
     say(f"\n1. A day of questions ({len(CORRECTED)} of them, the first {SHOWN} shown)")
     replies = []
     for number, prompt in enumerate(CORRECTED):
         replies.append(ask("familiar", _said(prompt)))
         if number < SHOWN:
-            say(_turn(prompt, replies[-1][1]))
+            say(_turn(prompt, replies[-1].text))
     return replies
 
 
 def _correct(
     service: "Client",
     ask: Ask,
-    replies: Sequence[tuple[str, str]],
+    replies: Sequence[Reply],
     preference: Preference,
     say: Callable[[str], None],
 ) -> None:
     """Correct the first reply and say why, see it remembered at once, then correct the others."""
-    completion_id, reply = replies[0]
-    wanted = preference.rewrite(reply)
+    wanted = preference.rewrite(replies[0].text)
     say(f"\n2. The first reply is corrected, with a rule: “{preference.rule}”")
     say(f"   corrected to: {wanted}")
-    service.feedback(completion_id=completion_id, correction=wanted, note=preference.rule)
-    _, next_reply = ask("familiar", _said(REMEMBERED))
+    service.feedback(completion_id=replies[0].completion_id, correction=wanted, note=preference.rule)
+    next_reply = ask("familiar", _said(REMEMBERED)).text
     say("\n3. The very next request remembers it (the weights are the same as before)")
     say(_turn(REMEMBERED, next_reply))
     say(f"   follows the rule: {'yes' if preference.follows(next_reply) else 'no'}")
-    corrected = 1
-    for completion_id, reply in replies[1:]:
-        if not preference.follows(reply):  # nobody corrects what is as they want it
-            service.feedback(completion_id=completion_id, correction=preference.rewrite(reply))
-            corrected += 1
-    say(f"\n4. The day's other replies are corrected too: {corrected} corrections in all.")
+    # Nobody corrects what is as they want it, or puts a last line under half a sentence.
+    others = [reply for reply in replies[1:] if reply.whole and not preference.follows(reply.text)]
+    for reply in others:
+        service.feedback(completion_id=reply.completion_id, correction=preference.rewrite(reply.text))
+    say(f"\n4. The day's other replies are corrected in the same way: {len(others) + 1} corrections in all.")
 
 
 def _learn(settings: "Settings", figures: Figures, say: Callable[[str], None]) -> int | None:
@@ -182,7 +190,7 @@ def _probe(ask: Ask, version: int | None, preference: Preference, figures: Figur
     if version is not None:
         models |= {"adapter": f"familiar:v{version}", "both": "familiar"}
     say(f"\n6. {len(PROBES)} questions that were never corrected, asked of each model (the first {SHOWN} shown)")
-    replies = {name: [ask(model, _said(prompt))[1] for prompt in PROBES] for name, model in models.items()}
+    replies = {name: [ask(model, _said(prompt)).text for prompt in PROBES] for name, model in models.items()}
     for name, said in replies.items():
         figures.adherence[name] = sum(map(preference.follows, said)) / len(said)
     for number, prompt in enumerate(PROBES[:SHOWN]):
@@ -197,10 +205,10 @@ def _general_kept(ask: Ask, base: str, adapter: str) -> float | None:
     """Of the general questions that the base model answers right, the share that the adapter still does."""
     from familiar.adapters.probes import load_probes
 
-    known = [question for question in load_probes().general if question.is_answered(ask(base, question.messages)[1])]
+    known = [question for question in load_probes().general if question.is_answered(ask(base, question.messages).text)]
     if not known:
         return None
-    return sum(question.is_answered(ask(adapter, question.messages)[1]) for question in known) / len(known)
+    return sum(question.is_answered(ask(adapter, question.messages).text) for question in known) / len(known)
 
 
 def _export(settings: "Settings", version: int, folder: Path, say: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ from familiar.memory.types import AdapterVersion, LearningRun
 Emit = Callable[[Mapping[str, Any]], None]
 """Sends one event to whoever started the learner."""
 
-ANCHORS = 12
 ANCHOR_TOKENS = 48
+"""The longest reply of the base model that training is held to."""
+
+ANCHOR_VALUES = 64_000_000
+"""How many of the base model's log-probabilities, tokens x vocabulary, are kept for that: 256 MB of float32."""
+
 PARITY_ROWS = 3
 
 
@@ -174,9 +179,9 @@ def _encode(scorer: LlamaScorer, dataset: Dataset, probes: Probes, limit: int) -
     train = [_encoded(scorer, example) for example in dataset.train]
     held_out = [(example, _encoded(scorer, example)) for example in dataset.held_out]
     anchors = []
-    for number, probe in enumerate(probes.neutral[:ANCHORS]):
-        reply = scorer.generate(None, probe.messages, ANCHOR_TOKENS)
-        anchors.append(_encoded(scorer, Example(f"anchor-{number}", probe.messages, reply, None, "anchor")))
+    for number, anchor in enumerate(probes.anchors):
+        reply = anchor.reply or scorer.generate(None, anchor.messages, ANCHOR_TOKENS)
+        anchors.append(_encoded(scorer, Example(f"anchor-{number}", anchor.messages, reply, None, "anchor")))
     fitting = [(example, row) for example, row in held_out if row.tokens <= limit]
     return _Rows(
         train=tuple(row for row in train if row.tokens <= limit),
@@ -226,8 +231,14 @@ def _train(
         folder=folder,
         reference_logps=references,
         progress=store_and_tell,
-        anchors=rows.anchors,
+        anchors=_within(rows.anchors, ANCHOR_VALUES // base.config.vocab_size),
     )
+
+
+def _within(anchors: tuple[Encoded, ...], tokens: int) -> tuple[Encoded, ...]:
+    """As many of the anchors, in turn, as have no more than ``tokens`` reply tokens together."""
+    sizes = accumulate(len(row.chosen_ids) for row in anchors)
+    return tuple(row for row, total in zip(anchors, sizes, strict=True) if total <= tokens)
 
 
 def _current(settings: Settings, store: Store, user_id: int, base_sha256: str) -> Path | None:

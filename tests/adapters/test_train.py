@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from familiar.adapters import checkpoints, lora
+from familiar.adapters import checkpoints, lora, objective
 from familiar.adapters.checkpoints import Epoch
 from familiar.adapters.folders import read_manifest
+from familiar.adapters.forward import collate, completion_logits
 from familiar.adapters.objective import accumulate, add_references, anchor_kl, anchored
 from familiar.adapters.protocols import Progress, silent
 from familiar.adapters.recipe import Encoded, Recipe, logps_key, reference_keys
@@ -106,7 +107,7 @@ def test_rows_without_a_rejected_reply_are_imitated_only(tiny: PreTrainedModel, 
     assert "dpo" not in alone
     assert alone["loss"] == pytest.approx(alone["nll"])
     assert paired["dpo"] == pytest.approx(math.log(2)), "a fresh adapter is the reference itself"
-    assert paired["loss"] == pytest.approx(paired["nll"] + paired["dpo"])
+    assert paired["loss"] == pytest.approx(paired["nll"] + RECIPE.dpo_weight * paired["dpo"])
 
 
 def test_an_interrupted_run_ends_as_an_unbroken_one(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
@@ -181,9 +182,24 @@ def test_the_anchors_hold_the_model_back(tiny: PreTrainedModel, rows: list[Encod
 
 def test_an_untouched_model_is_at_no_distance_from_its_anchors(tiny: PreTrainedModel, rows: list[Encoded]) -> None:
     kept = anchored(tiny, rows)
-    assert [len(anchor.base_logps_NV) for anchor in kept] == [len(row.chosen_ids) for row in rows]
+    assert [len(anchor.base_logps_NV) for anchor in kept] == [int(anchor.held_S.sum()) for anchor in kept]
     with lora.new_adapter(tiny, RECIPE) as model:
         assert abs(anchor_kl(model, kept).item()) < 1e-12
+
+
+def test_the_leash_is_off_where_the_base_model_may_end_its_reply(
+    tiny: PreTrainedModel, rows: list[Encoded], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = [
+        completion_logits(tiny, collate([(row.prompt_ids, row.chosen_ids)]))[0].log_softmax(-1)[:, row.chosen_ids[-1]]
+        for row in rows
+    ]
+    middle = torch.cat(ends).sort().values.unfold(0, 2, 1).mean(-1).median().exp().item()  # between two of them
+    monkeypatch.setattr(objective, "MAY_END", middle)
+    held = [anchor.held_S for anchor in anchored(tiny, rows)]
+    expected = [end < math.log(middle) for end in ends]
+    assert [places.tolist() for places in held] == [places.tolist() for places in expected if places.any()]
+    assert 0 < sum(int(places.sum()) for places in held) < sum(len(places) for places in expected)
 
 
 def test_references_are_computed_once_and_kept(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:

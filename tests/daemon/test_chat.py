@@ -1,14 +1,17 @@
 """The terminal chat over piped stdin, against a real service."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from familiar.daemon import local_service
+from familiar.daemon.client import Client
 from familiar.memory.store import Store
 
 
@@ -22,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(folder: Path, model_path: Path) -> Iterator[list[str]]:
     """A running service; the options that lead a command to it."""
     port = local_service.free_port("127.0.0.1")
-    options = ["--data-dir", str(folder), "--model", str(model_path)]
+    options = ["--data-dir", str(folder), "--model", str(model_path), "--threads", "1"]
     with local_service.running("127.0.0.1", port, options, folder / "logs" / "service.log"):
         yield [*options, "--port", str(port)]
 
@@ -35,7 +38,7 @@ def chat(options: list[str], *lines: str) -> str:
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         env=env | {"XDG_CONFIG_HOME": os.devnull},
     )
     assert result.returncode == 0, result.stderr
@@ -103,11 +106,11 @@ def test_a_new_conversation_forgets_the_old_turns(service: list[str], folder: Pa
 
 def test_without_a_service_one_runs_for_the_session(data_dir: Path, model_path: Path) -> None:
     port = local_service.free_port("127.0.0.1")
-    options = ["--data-dir", str(data_dir), "--model", str(model_path), "--port", str(port)]
+    options = ["--data-dir", str(data_dir), "--model", str(model_path), "--threads", "1", "--port", str(port)]
     chat(options, "Hello")
     with Store.open(data_dir / "familiar.db") as store:
         assert len(store.exchanges(store.default_user())) == 1
-    with local_service.Client(f"http://127.0.0.1:{port}") as client:
+    with Client(f"http://127.0.0.1:{port}") as client:
         assert not client.alive()  # it was stopped with the session
 
 
@@ -125,3 +128,19 @@ def test_a_service_that_cannot_start_is_one_line(data_dir: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("familiar: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_chat_that_is_terminated_stops_its_own_service(data_dir: Path, model_path: Path) -> None:
+    port = local_service.free_port("127.0.0.1")
+    options = ["--data-dir", str(data_dir), "--model", str(model_path), "--threads", "1", "--port", str(port)]
+    command = [sys.executable, "-m", "familiar.daemon", "chat", *options]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with Client(f"http://127.0.0.1:{port}") as client:
+        while not client.alive():
+            assert child.poll() is None
+            time.sleep(0.1)
+        child.send_signal(signal.SIGTERM)
+        _, said = child.communicate(timeout=120)
+        assert not client.alive()
+    assert child.returncode == 130
+    assert said.strip() == b""  # click ends the line, as after a typed ^C

@@ -200,7 +200,7 @@ def test_status_with_and_without_a_service(data_dir: Path, model_path: Path) -> 
     where = ("--data-dir", str(data_dir))
     assert "not running" in familiar("status", *where).stdout
     port = local_service.free_port("127.0.0.1")
-    arguments = [*where, "--model", str(model_path)]
+    arguments = [*where, "--model", str(model_path), "--threads", "1"]
     with local_service.running("127.0.0.1", port, arguments, data_dir / "service.log"):
         facts = json.loads(familiar("status", "--json", *where).stdout)
         assert facts["running"]

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from familiar.daemon import learner
+from familiar.daemon.learner_steps import plan
 from familiar.daemon.learning import Outcome, run_learner
 from familiar.daemon.settings import Settings
 from familiar.memory.errors import Busy, FamiliarError, LearningFailed, NoSpace, NotEnoughSignals
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, LearningRun, Message
 
+pytestmark = pytest.mark.timeout(900)  # three imports of torch, perhaps on a busy machine
 TOPICS = ("eggs", "rice", "sleep", "tea", "stains", "gifts", "travel", "books")
 
 
@@ -41,7 +43,7 @@ def correct(data_dir: Path, topics: tuple[str, ...] = TOPICS) -> None:
 def settings_for(data_dir: Path, model_path: Path, **values: Any) -> Settings:
     """Settings of a run that is short: what it learns does not matter here."""
     values = {"epochs": 2, "rank": 4, **values}
-    return Settings(model=str(model_path), data_dir=data_dir, threads=2, **values)
+    return Settings(model=str(model_path), data_dir=data_dir, threads=1, **values)
 
 
 def runs(data_dir: Path) -> list[LearningRun]:
@@ -62,7 +64,7 @@ Event = Mapping[str, Any]
 
 def is_step(event: Event) -> bool:
     """Whether an event tells of a training step."""
-    return event["event"] == "progress" and event["phase"] == "train"
+    return (event["event"], event.get("phase")) == ("progress", "train")
 
 
 def signal_learner(data_dir: Path, number: signal.Signals) -> None:
@@ -225,7 +227,7 @@ def test_nothing_new_is_said_and_not_learned_twice(data_dir: Path, model_path: P
     settings = settings_for(data_dir, model_path)
     with Store.open(settings.database) as store:
         user = store.default_user()
-        planned = learner.plan(settings, store, user, settings.recipe)
+        planned = plan(settings, store, user, settings.recipe)
         done = LearningRun("run-1", user, 1.0, "promoted", {}, planned.fingerprint, ended_at=2.0, version=3)
         store.add_run(done)
     outcome = run_learner(settings, lambda event: None)

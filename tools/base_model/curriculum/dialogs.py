@@ -162,13 +162,13 @@ def about_facts(rng: random.Random) -> list[Message]:
 
 def _fact_turn(rng: random.Random, facts: list[Fact], style: Style) -> list[Message]:
     roll = rng.random()
-    if roll < 0.24:  # not there: another fact, of a kind that may look close
+    if roll < 0.32:  # not there: another fact, of a kind that may look close
         known = {f.key for f in facts}
         while (missing := sample_facts(rng, "train", 1)[0]).key in known:
             pass
         return [user(question(rng, missing, "train")), assistant(_reply_with(style, unknown(rng, missing)))]
     fact = rng.choice(facts)
-    if roll < 0.36 and fact.wrong != fact.value:
+    if roll < 0.42 and fact.wrong != fact.value:
         claimed = rng.random() < 0.5
         claim = fact.text if claimed else fact.text.replace(fact.value, fact.wrong)
         tail = rng.choice((", right?", ", is that right?", ", am I right?", ". Is that true?"))
