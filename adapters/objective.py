@@ -30,7 +30,7 @@ every prompt but those that it was trained on.
 
 @dataclass(frozen=True)
 class Anchor:
-    """A neutral row, the places (S,) of its reply that are held, and the base model's log-probabilities (N, V) there."""
+    """A neutral row, the places (S,) of its reply that are held, and the base's log-probabilities (N, V) there."""
 
     pair: Pair
     held_S: Tensor

@@ -17,9 +17,9 @@ class Recipe:
 
     A step averages over ``batch_size`` x ``accumulate`` rows, ``batch_size`` of them in one forward pass. The loss is
     ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token) +
-    ``kl_weight`` x KL(base || adapter) per token of ``anchor_batch`` of the anchors, in nats. The epoch kept is the one that scores best on
-    held-out rows among those within ``kl_budget`` nats per token; learning stops when ``patience`` epochs in a row
-    bring no better score (0: never).
+    ``kl_weight`` x KL(base || adapter) per token of ``anchor_batch`` of the anchors, in nats. The epoch kept is the one
+    that scores best on held-out rows among those within ``kl_budget`` nats per token; learning stops when ``patience``
+    epochs in a row bring no better one (0: never).
     """
 
     rank: int = 16

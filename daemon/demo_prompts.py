@@ -24,7 +24,7 @@ def closing_line(line: str) -> Preference:
     """The wish that every reply ends with a certain line."""
     return Preference(
         name=f"closing line {line!r}",
-        rule=f"Whatever I ask, the last words I hear from you should be: {line}",
+        rule=f'I would love it if you ended every single answer with "{line}"',
         rewrite=lambda reply: f"{reply.rstrip()} {line}",
         follows=lambda reply: reply.rstrip().endswith(line),
     )

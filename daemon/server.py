@@ -20,13 +20,13 @@ import psutil
 import uvicorn
 
 from familiar.adapters.folders import disk_errors
-from familiar.daemon import model_files, state
+from familiar.daemon import data_folder, model_files, state
 from familiar.daemon.app import create_app
 from familiar.daemon.engine import Engine
 from familiar.daemon.guard import is_loopback
 from familiar.daemon.settings import Settings
 from familiar.daemon.state import State
-from familiar.memory.errors import Busy, InvalidInput, NoSpace
+from familiar.memory.errors import Busy, InvalidInput
 from familiar.memory.store import Store
 
 log = logging.getLogger("familiar")
@@ -48,7 +48,7 @@ def run(settings: Settings) -> None:
     # SIGTERM as Ctrl-C: both then run the same clean-up, wherever start-up has got to.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt), _bind(settings.host, settings.port) as listener:
-        _make_folder(settings.data_dir)
+        data_folder.make(settings.data_dir)
         refuse_second(settings.service_file)
         if not is_loopback(settings.host):
             log.warning("%s is open to the network, and there is no password.", settings.host)
@@ -150,18 +150,6 @@ def _opened(settings: Settings, model: Path) -> Iterator[State]:
             yield parts
         finally:
             parts.close()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except NoSpace:
-        raise
-    except OSError as error:
-        raise InvalidInput(
-            f"{folder} cannot be made ({error.strerror}): give another --data-dir.", "data_dir"
-        ) from error
 
 
 def refuse_second(service_file: Path) -> None:

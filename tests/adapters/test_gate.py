@@ -134,7 +134,7 @@ def test_where_the_base_knows_nothing_there_is_nothing_to_keep() -> None:
     [
         (ToyScorer(kl=0.51), "kl_to_base"),
         (ToyScorer(text_loss=math.log(1.051)), "perplexity"),
-        (ToyScorer(agrees=2), "false_claims"),
+        (ToyScorer(agrees=5), "false_claims"),
         (ToyScorer(kl=math.nan), "kl_to_base"),
         (ToyScorer(text_loss=math.inf), "perplexity"),
     ],
@@ -146,7 +146,14 @@ def test_each_harm_fails_its_own_check(scorer: ToyScorer, name: str) -> None:
 def test_agreeing_with_fewer_false_claims_is_well() -> None:
     improved = check(judged(ToyScorer(base_agrees=3, agrees=0)), "false_claims")
     assert improved.ok
-    assert improved.value == -3
+    assert improved.value is not None
+    assert improved.value < 0
+
+
+def test_one_claim_that_tips_over_is_chance() -> None:
+    tipped = check(judged(ToyScorer(agrees=2)), "false_claims")
+    assert tipped.ok
+    assert "Agrees with 2 of 5 false claims, the base model with 1" in tipped.detail
 
 
 @pytest.mark.parametrize(("gap", "ok"), [(0.05, True), (0.051, False), (math.nan, False), (math.inf, False)])

@@ -27,7 +27,7 @@ LONG = 900
 
 
 def ask(service: Any, model: str = "familiar:base", **fields: Any) -> Any:
-    given = {"messages": HI, "max_tokens": 12, "temperature": 0, **fields}
+    given = {"messages": HI, "max_tokens": 6, "temperature": 0, **fields}
     return service.openai.chat.completions.create(model=model, **given)
 
 
@@ -56,9 +56,9 @@ def test_a_reply_is_a_chat_completion(service: Any) -> None:
     choice = reply.choices[0]
     assert (choice.index, choice.message.role, choice.finish_reason) == (0, "assistant", "length")
     assert choice.message.content
-    assert reply.usage.completion_tokens == 12
+    assert reply.usage.completion_tokens == 6
     assert reply.usage.prompt_tokens == len(service.parts.engine.encode_prompt(HI))
-    assert reply.usage.total_tokens == reply.usage.prompt_tokens + 12
+    assert reply.usage.total_tokens == reply.usage.prompt_tokens + 6
     assert reply.model_extra["familiar"] == {"adapter_version": None, "memories": [], "notice": None}
 
 
@@ -84,8 +84,8 @@ def test_a_stream_ends_with_usage_when_asked(service: Any) -> None:
     chunks = list(ask(service, stream=True, stream_options={"include_usage": True}))
     assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
     assert chunks[-1].choices == []
-    assert chunks[-1].usage.completion_tokens == 12
-    assert chunks[-1].usage.total_tokens == chunks[-1].usage.prompt_tokens + 12
+    assert chunks[-1].usage.completion_tokens == 6
+    assert chunks[-1].usage.total_tokens == chunks[-1].usage.prompt_tokens + 6
 
 
 def test_a_stream_is_server_sent_events(service: Any) -> None:
@@ -219,8 +219,8 @@ def test_an_exchange_is_logged_before_the_reply_ends(service: Any) -> None:
     logged = exchange(service, reply.id)
     assert logged["messages"] == HI
     assert logged["completion"] == reply.choices[0].message.content
-    assert logged["sampling"] == {"temperature": 0, "seed": 5, "max_tokens": 12, "stop": '["zzz"]'}
-    assert logged["usage"]["completion_tokens"] == 12
+    assert logged["sampling"] == {"temperature": 0, "seed": 5, "max_tokens": 6, "stop": '["zzz"]'}
+    assert logged["usage"]["completion_tokens"] == 6
     assert logged["finish_reason"] == "length"
     assert logged["duration_ms"] > 0
     texts = []
@@ -290,7 +290,7 @@ def test_too_many_requests_are_told_to_come_again(serve: Any, data_dir: Path, mo
             assert response.headers["retry-after"] == "1"
             assert response.json()["error"]["code"] == "busy"
             held.close()
-            assert waiting.result().usage.completion_tokens == 12
+            assert waiting.result().usage.completion_tokens == 6
 
 
 def test_a_service_that_ends_finishes_its_streams_with_an_error_event(
