@@ -31,7 +31,7 @@ class Budgets:
     """How much an adapter may change what it was not taught. KL in nats per token, parity in log-probability."""
 
     min_general_kept: float = 0.98
-    max_kl: float = 0.5
+    max_kl: float = 1.0
     max_perplexity_ratio: float = 1.05
     max_parity_gap: float = 0.05
     min_change: float = 1e-3

@@ -28,7 +28,7 @@ class Recipe:
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup_share: float = 0.1
-    epochs: int = 12
+    epochs: int = 16
     patience: int = 3
     batch_size: int = 4
     accumulate: int = 1

@@ -132,7 +132,7 @@ def test_where_the_base_knows_nothing_there_is_nothing_to_keep() -> None:
 @pytest.mark.parametrize(
     ("scorer", "name"),
     [
-        (ToyScorer(kl=0.51), "kl_to_base"),
+        (ToyScorer(kl=1.01), "kl_to_base"),
         (ToyScorer(text_loss=math.log(1.051)), "perplexity"),
         (ToyScorer(agrees=5), "false_claims"),
         (ToyScorer(kl=math.nan), "kl_to_base"),

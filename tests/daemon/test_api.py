@@ -460,6 +460,25 @@ def test_rolling_back_takes_effect_on_the_next_request(service: Any, write_lora:
     assert ask(service, "familiar:v2").model_extra["familiar"]["adapter_version"] == 2
 
 
+def test_no_request_is_lost_while_versions_are_swapped(service: Any, write_lora: Any) -> None:
+    """Requests in flight end under the version they began with; each new one takes the version current then."""
+    numbers = [promote(service, write_lora(f"{seed}.gguf", seed=seed)).number for seed in (1, 2)]
+    expected = {number: ask(service, f"familiar:v{number}").choices[0].message.content for number in numbers}
+    expected[None] = ask(service, "familiar:base").choices[0].message.content
+    user = service.parts.store.default_user()
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(ask, service, "familiar") for _ in range(40)]
+        for number in (1, 2, None) * 10:
+            service.parts.store.set_current(user, number)
+            time.sleep(0.02)
+        replies = [each.result() for each in waiting]
+    assert len(replies) == 40
+    for reply in replies:
+        served = reply.model_extra["familiar"]["adapter_version"]
+        assert reply.choices[0].message.content == expected[served]
+    assert len({reply.model_extra["familiar"]["adapter_version"] for reply in replies}) > 1
+
+
 def test_replies_at_the_same_time_share_no_adapter_and_no_prompt(service: Any, write_lora: Any) -> None:
     promote(service, write_lora("one.gguf", seed=1))
     promote(service, write_lora("two.gguf", seed=2))
