@@ -23,8 +23,8 @@ from familiar.memory.errors import LearningFailed
 MAY_END = 0.05
 """From this probability of ending the reply on, a place in an anchor's reply is left free.
 
-How a reply opens and ends is manner, which is what users correct most; held in place there, an adapter unlearns a
-greeting or a sign-off on every prompt but those that it was trained on. So a reply's first place is free as well.
+How a reply ends is manner, which is what users correct most; held in place there, an adapter unlearns a sign-off on
+every prompt but those that it was trained on.
 """
 
 
@@ -61,7 +61,6 @@ def anchored(base: PreTrainedModel, rows: Sequence[Encoded]) -> list[Anchor]:
         pair = (row.prompt_ids, row.chosen_ids)
         logps_SV = completion_logits(base, collate([pair], base.device))[0].log_softmax(-1)
         held_S = logps_SV[:, row.chosen_ids[-1]] < math.log(MAY_END)
-        held_S[0] = False
         if held_S.any():
             kept.append(Anchor(pair, held_S, logps_SV[held_S]))
     return kept
