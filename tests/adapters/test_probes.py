@@ -50,3 +50,12 @@ def test_a_bad_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "probes.jsonl").write_text('{"kind": "general", "messages": []}\n')
     with pytest.raises(BadFile, match="not a readable file of probes"):
         load_probes(tmp_path / "probes.jsonl")
+
+
+def test_no_anchor_is_a_probe() -> None:
+    """What training is held to must not be what the gate asks."""
+    probes = load_probes()
+    asked = [*(row.messages for row in probes.general), *(row.messages for row in probes.neutral), *probes.false_claims]
+    assert len(probes.anchors) >= 100
+    assert [anchor for anchor in probes.anchors if anchor.messages in asked] == []
+    assert {anchor.reply for anchor in probes.anchors}.isdisjoint(probes.passages)

@@ -463,13 +463,15 @@ def test_rolling_back_takes_effect_on_the_next_request(service: Any, write_lora:
 def test_no_request_is_lost_while_versions_are_swapped(service: Any, write_lora: Any) -> None:
     """Requests in flight end under the version they began with; each new one takes the version current then."""
     numbers = [promote(service, write_lora(f"{seed}.gguf", seed=seed)).number for seed in (1, 2)]
-    expected = {number: ask(service, f"familiar:v{number}").choices[0].message.content for number in numbers}
+    expected: dict[int | None, str] = {}
+    for number in numbers:
+        expected[number] = ask(service, f"familiar:v{number}").choices[0].message.content
     expected[None] = ask(service, "familiar:base").choices[0].message.content
     user = service.parts.store.default_user()
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(ask, service, "familiar") for _ in range(40)]
-        for number in (1, 2, None) * 10:
-            service.parts.store.set_current(user, number)
+        for current in (1, 2, None) * 10:
+            service.parts.store.set_current(user, current)
             time.sleep(0.02)
         replies = [each.result() for each in waiting]
     assert len(replies) == 40
