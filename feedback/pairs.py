@@ -33,13 +33,14 @@ def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
     spoken of.
 
     The last word on an exchange counts: a later correction or preference replaces an earlier one. Text of another
-    origin than the user (trust ``untrusted``) never trains, nor does a signal whose exchange is gone.
+    origin than the user (trust ``untrusted``) never trains, nor does a signal whose exchange is gone, nor a
+    conversation in which tools took part: what they said is not the user's, and which they were is not stored.
     """
     latest: dict[str, Example] = {}
     for feedback, exchange in rows:
         if feedback.kind not in ("correction", "preference") or feedback.trust == "untrusted":
             continue
-        if exchange is None or not feedback.text:
+        if exchange is None or not feedback.text or _used_tools(exchange.messages):
             continue
         latest[exchange.id] = Example(
             id=feedback.id,
@@ -49,6 +50,10 @@ def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
             group=_group(exchange.messages),
         )
     return list(latest.values())
+
+
+def _used_tools(messages: Sequence[Message]) -> bool:
+    return any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
 
 
 def _group(messages: Sequence[Message]) -> str:

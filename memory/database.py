@@ -1,8 +1,9 @@
 """One SQLite connection, safe to share between threads and beside other processes, that speaks our errors.
 
-Durability: WAL with ``synchronous=FULL``, so a write that returned is on the disk, whatever dies next. Writers take
-the lock at BEGIN (IMMEDIATE) and wait up to 10 s for each other. ``secure_delete`` overwrites what is deleted. What
-is left out: what the tables mean (``schema``) and what is asked of them (``store``, ``lineage``).
+Durability: WAL with ``synchronous=FULL``, so a write that returned is on the disk, whatever dies next; a write that is
+not ``durable`` outlives the process, but maybe not the machine, until the next one that is. Writers take the lock at
+BEGIN (IMMEDIATE) and wait up to 10 s for each other. ``secure_delete`` overwrites what is deleted. What is left out:
+what the tables mean (``schema``) and what is asked of them (``store``, ``lineage``).
 """
 
 import errno
@@ -67,22 +68,36 @@ class Connection:
         return rows[0] if rows else None
 
     @contextmanager
-    def write(self) -> Iterator["Connection"]:
+    def write(self, *, durable: bool = True) -> Iterator["Connection"]:
         """One transaction: committed when the block ends, undone when it raises.
+
+        Without ``durable`` it does not wait for the disk, which takes milliseconds. The log is written in order, so the
+        next durable write brings it to the disk as well.
 
         Raises ``NoSpace`` when the disk is full, ``Busy`` when another process holds the file for 10 s, and
         ``InvalidInput`` for text that no file can hold. What was committed before stays as it was.
         """
         with self._lock, _our_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
+            if not durable:
+                self._db.execute("PRAGMA synchronous=NORMAL")
             try:
-                yield self
-                self._db.execute("COMMIT")
-            except BaseException:
-                # A full disk may have undone the transaction already.
-                if self._db.conn.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
+                with self._transaction():
+                    yield self
+            finally:
+                if not durable:
+                    self._db.execute("PRAGMA synchronous=FULL")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            # A full disk may have undone the transaction already.
+            if self._db.conn.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def execute(self, sql: str, params: Params = ()) -> int:
         """Run one statement inside ``write()``; returns the number of rows that it changed."""
@@ -95,13 +110,14 @@ class Connection:
         with self._lock:
             self._db.conn.executemany(sql, rows)
 
-    def empty_log(self) -> None:
+    def empty_log(self) -> bool:
         """Move the write-ahead log into the file and cut it to nothing, so that deleted text is in neither.
 
-        Another process that is just reading may put it off to the next time: that is no error.
+        Return whether that was done: another process that is just reading may put it off to the next time.
         """
         with self._lock, _our_errors(self._path):
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            busy = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0][0]
+            return not busy
 
 
 def _create(path: Path) -> None:

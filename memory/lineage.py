@@ -5,7 +5,7 @@ Functions over a ``Connection``; ``Store`` is their face to the rest of the prog
 
 from collections.abc import Mapping, Sequence
 
-from familiar.memory import rows
+from familiar.memory import rows, users
 from familiar.memory.database import Connection
 from familiar.memory.errors import NotFound
 from familiar.memory.types import AdapterVersion, LearningRun
@@ -17,6 +17,8 @@ SELECT v.*, (SELECT json_group_array(feedback_id) FROM (
 FROM adapter_versions AS v
 """
 
+_RUN = "SELECT * FROM learning_runs WHERE id = ? AND user_id = ?"
+
 _KEYS_AT_ONCE = 500
 """SQLite takes a bounded number of parameters in one statement (999 in old builds)."""
 
@@ -24,9 +26,10 @@ _KEYS_AT_ONCE = 500
 def add_run(connection: Connection, run: LearningRun) -> None:
     """See ``Store.add_run``."""
     with connection.write():
+        users.require(connection, run.user_id)
         connection.execute(
-            "INSERT INTO learning_runs (user_id, created_at_s, state, config_json, fingerprint, pid, ended_at_s,"
-            " version, error, report_json, id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO learning_runs (created_at_s, state, config_json, fingerprint, pid, ended_at_s, version, error,"
+            " report_json, id, user_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             _run_values(run),
         )
 
@@ -35,17 +38,17 @@ def update_run(connection: Connection, run: LearningRun) -> None:
     """See ``Store.update_run``."""
     with connection.write():
         changed = connection.execute(
-            "UPDATE learning_runs SET user_id = ?, created_at_s = ?, state = ?, config_json = ?, fingerprint = ?,"
-            " pid = ?, ended_at_s = ?, version = ?, error = ?, report_json = ? WHERE id = ?",
+            "UPDATE learning_runs SET created_at_s = ?, state = ?, config_json = ?, fingerprint = ?, pid = ?,"
+            " ended_at_s = ?, version = ?, error = ?, report_json = ? WHERE id = ? AND user_id = ?",
             _run_values(run),
         )
         if not changed:
             raise _no_run(run.id)
 
 
-def run(connection: Connection, run_id: str) -> LearningRun:
+def run(connection: Connection, user_id: int, run_id: str) -> LearningRun:
     """See ``Store.run``."""
-    row = connection.first("SELECT * FROM learning_runs WHERE id = ?", (run_id,))
+    row = connection.first(_RUN, (run_id, user_id))
     if row is None:
         raise _no_run(run_id)
     return rows.run(row)
@@ -68,7 +71,7 @@ def next_version(connection: Connection, user_id: int) -> int:
 def add_version(connection: Connection, version: AdapterVersion, make_current: bool) -> None:
     """See ``Store.add_version``."""
     with connection.write():
-        if connection.first("SELECT 1 FROM learning_runs WHERE id = ?", (version.run_id,)) is None:
+        if connection.first(_RUN, (version.run_id, version.user_id)) is None:
             raise _no_run(version.run_id)
         connection.execute(
             "INSERT INTO adapter_versions (user_id, number, created_at_s, folder, parent, base_sha256, gguf_sha256,"
@@ -149,9 +152,8 @@ def cache_logps(connection: Connection, base_sha256: str, logps: Mapping[str, fl
 
 
 def _run_values(run: LearningRun) -> tuple[object, ...]:
-    # The id is last, where UPDATE wants it.
+    # What names the run is last, where UPDATE wants it.
     return (
-        run.user_id,
         run.created_at,
         run.state,
         rows.to_json(run.config),
@@ -162,6 +164,7 @@ def _run_values(run: LearningRun) -> tuple[object, ...]:
         run.error,
         None if run.report is None else rows.to_json(run.report),
         run.id,
+        run.user_id,
     )
 
 

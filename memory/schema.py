@@ -195,7 +195,23 @@ SELECT v.user_id, v.number, v.created_at_s, v.parent, v.folder, v.run_id, r.stat
 FROM adapter_versions AS v JOIN learning_runs AS r ON r.id = v.run_id;
 """
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first", _FIRST),)
+_USERS = """
+CREATE TABLE api_keys ( -- how a request says whose it is; the key itself is shown once, when it is made, and not kept
+    sha256 TEXT PRIMARY KEY, -- of the whole key, in hexadecimal
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    prefix TEXT NOT NULL, -- its first characters, by which a person knows it again
+    last_used_at_s REAL -- to the minute; NULL: never
+) WITHOUT ROWID;
+CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at_s);
+
+CREATE TABLE user_ids ( -- one row; a removed user's id is never given again, as files and caches are named by it
+    last INTEGER NOT NULL -- the highest id that was ever given
+);
+INSERT INTO user_ids SELECT max(id) FROM users;
+"""
+
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first", _FIRST), Migration(2, "users", _USERS))
 """Append only. Numbers count up from 1."""
 
 

@@ -1,8 +1,10 @@
 """The store: everything that is remembered, in one SQLite file, behind plain methods.
 
-All SQL of the project is in this package: here, in ``lineage`` (which this class fronts), and in ``schema``. Every
-method that writes returns once the rows are on the disk, and raises ``NoSpace`` when the disk is full or ``Busy`` when
-another process holds the file for too long. Times are seconds since the epoch.
+All SQL of the project is in this package: here, in ``lineage`` (which this class fronts), in ``users`` and in
+``schema``. Every method that writes returns once the rows are on the disk, and raises ``NoSpace`` when the disk is full
+or ``Busy`` when another process holds the file for too long. Times are seconds since the epoch.
+
+Whatever is asked for by its id is asked for by a user: another user's row is as unknown as one that never was.
 """
 
 import time
@@ -10,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from familiar.memory import lineage, rows
+from familiar.memory import lineage, rows, users
 from familiar.memory.database import Connection
 from familiar.memory.errors import NotFound
 from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, MemoryKind
@@ -33,6 +35,7 @@ class Store:
     def __init__(self, connection: Connection) -> None:
         """Use ``Store.open``."""
         self._connection = connection
+        self.users = users.Users(connection)
 
     @classmethod
     def open(cls, path: Path, clock: Callable[[], float] = time.time) -> "Store":
@@ -76,8 +79,12 @@ class Store:
     # Exchanges
 
     def add_exchange(self, exchange: Exchange) -> None:
-        """Keep one exchange and which memories were used in it."""
-        with self._connection.write() as transaction:
+        """Keep one exchange and which memories were used in it. Raises ``NotFound`` when its user was removed.
+
+        It does not wait for the disk: what the user says of it later does, and brings it there too.
+        """
+        with self._connection.write(durable=False) as transaction:
+            users.require(transaction, exchange.user_id)
             transaction.execute(
                 "INSERT INTO exchanges (id, user_id, created_at_s, model, messages_json, completion, adapter_version,"
                 " sampling_json, prompt_tokens, completion_tokens, finish_reason, duration_ms)"
@@ -102,9 +109,9 @@ class Store:
                 [(exchange.id, position, memory_id) for position, memory_id in enumerate(exchange.memory_ids)],
             )
 
-    def exchange(self, id: str) -> Exchange:
-        """The exchange of that id. Raises ``NotFound`` (param ``completion_id``)."""
-        row = self._connection.first(f"{_EXCHANGE} WHERE e.id = ?", (id,))
+    def exchange(self, user_id: int, id: str) -> Exchange:
+        """The user's exchange of that id. Raises ``NotFound`` (param ``completion_id``)."""
+        row = self._connection.first(f"{_EXCHANGE} WHERE e.id = ? AND e.user_id = ?", (id, user_id))
         if row is None:
             raise _no_exchange(id)
         return rows.exchange(row)
@@ -125,9 +132,10 @@ class Store:
 
         A memory that says what the user has said before is not stored twice: the stored one keeps its id and becomes
         as new as this one, so that saying something again makes it the latest word. Raises ``NotFound`` (param
-        ``completion_id``) when the exchange is not in the store.
+        ``completion_id``) when the user has no such exchange.
         """
         with self._connection.write() as transaction:
+            users.require(transaction, feedback.user_id)
             if feedback.exchange_id is not None:
                 known = "SELECT 1 FROM exchanges WHERE id = ? AND user_id = ?"
                 if transaction.first(known, (feedback.exchange_id, feedback.user_id)) is None:
@@ -150,9 +158,9 @@ class Store:
             )
             return tuple(self._put_memory(transaction, memory) for memory in memories)
 
-    def feedback(self, id: str) -> Feedback:
-        """The signal of that id. Raises ``NotFound`` (param ``feedback_id``)."""
-        row = self._connection.first("SELECT * FROM feedback WHERE id = ?", (id,))
+    def feedback(self, user_id: int, id: str) -> Feedback:
+        """The user's signal of that id. Raises ``NotFound`` (param ``feedback_id``)."""
+        row = self._connection.first("SELECT * FROM feedback WHERE id = ? AND user_id = ?", (id, user_id))
         if row is None:
             raise NotFound(f'No feedback has the id "{id}": check the id.', "feedback_id")
         return rows.feedback(row)
@@ -166,7 +174,8 @@ class Store:
             )
         ]
         about = self._connection.read(
-            f"{_EXCHANGE} WHERE e.id IN (SELECT exchange_id FROM feedback WHERE user_id = ?)", (user_id,)
+            f"{_EXCHANGE} WHERE e.user_id = ? AND e.id IN (SELECT exchange_id FROM feedback WHERE user_id = ?)",
+            (user_id, user_id),
         )
         exchanges = {row["id"]: rows.exchange(row) for row in about}
         return [(signal, exchanges.get(signal.exchange_id)) for signal in signals]
@@ -178,20 +187,20 @@ class Store:
         sql = "SELECT * FROM memories WHERE user_id = ? AND (? IS NULL OR kind = ?) ORDER BY created_at_s, seq"
         return [rows.memory(row) for row in self._connection.read(sql, (user_id, kind, kind))]
 
-    def memory(self, id: str) -> Memory:
-        """The memory of that id. Raises ``NotFound`` (param ``memory_id``)."""
-        row = self._connection.first("SELECT * FROM memories WHERE id = ?", (id,))
+    def memory(self, user_id: int, id: str) -> Memory:
+        """The user's memory of that id. Raises ``NotFound`` (param ``memory_id``)."""
+        row = self._connection.first("SELECT * FROM memories WHERE id = ? AND user_id = ?", (id, user_id))
         if row is None:
             raise _no_memory(id)
         return rows.memory(row)
 
-    def delete_memory(self, id: str) -> None:
-        """Forget one memory: its text is gone from the table, the index, free pages and the log.
+    def delete_memory(self, user_id: int, id: str) -> None:
+        """Forget one of the user's memories: its text is gone from the table, the index, free pages and the log.
 
         The feedback that it came from stays. Raises ``NotFound`` (param ``memory_id``).
         """
         with self._connection.write() as transaction:
-            if not transaction.execute("DELETE FROM memories WHERE id = ?", (id,)):
+            if not transaction.execute("DELETE FROM memories WHERE id = ? AND user_id = ?", (id, user_id)):
                 raise _no_memory(id)
             # The index only marks a word as gone until its segments are merged.
             transaction.execute("INSERT INTO memories_fts (memories_fts) VALUES ('optimize')")
@@ -221,16 +230,16 @@ class Store:
     # Learning
 
     def add_run(self, run: LearningRun) -> None:
-        """Keep a run of the learner as it starts."""
+        """Keep a run of the learner as it starts. Raises ``NotFound`` when its user was removed."""
         lineage.add_run(self._connection, run)
 
     def update_run(self, run: LearningRun) -> None:
-        """Replace the stored run of the same id. Raises ``NotFound`` (param ``run_id``)."""
+        """Replace the user's stored run of the same id. Raises ``NotFound`` (param ``run_id``)."""
         lineage.update_run(self._connection, run)
 
-    def run(self, id: str) -> LearningRun:
-        """The run of that id. Raises ``NotFound`` (param ``run_id``)."""
-        return lineage.run(self._connection, id)
+    def run(self, user_id: int, id: str) -> LearningRun:
+        """The user's run of that id. Raises ``NotFound`` (param ``run_id``)."""
+        return lineage.run(self._connection, user_id, id)
 
     def runs(self, user_id: int) -> list[LearningRun]:
         """The user's runs, newest first."""
@@ -243,7 +252,7 @@ class Store:
     def add_version(self, version: AdapterVersion, make_current: bool) -> None:
         """Keep a version and, with ``make_current``, serve it from now on: both or neither.
 
-        Raises ``NotFound`` (param ``run_id``) when its run is not in the store.
+        Raises ``NotFound`` (param ``run_id``) when the user has no such run.
         """
         lineage.add_version(self._connection, version, make_current)
 

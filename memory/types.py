@@ -6,14 +6,20 @@ Ids: exchanges are named as OpenAI names completions (``chatcmpl-…``), feedbac
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 
 class Message(TypedDict):
-    """One turn, as on the OpenAI wire: a role (system, user, assistant) and its text."""
+    """One turn, as on the OpenAI wire: a role (system, user, assistant, tool) and its text.
+
+    An assistant's turn may hold ``tool_calls``; a tool's turn says with ``tool_call_id`` which one it answers.
+    """
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+    name: NotRequired[str]
 
 
 FeedbackKind = Literal["correction", "rating", "preference", "rule"]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from familiar.feedback.pairs import Example, examples
-from familiar.memory.types import Exchange, Feedback, FeedbackKind
+from familiar.memory.types import Exchange, Feedback, FeedbackKind, Message
 
 
 def exchange(number: int, prompt: str = "Who wrote Emma?", completion: str = "Scott.") -> Exchange:
@@ -61,3 +61,13 @@ def test_near_duplicates_share_a_group() -> None:
     assert (
         len({example.group for example in examples([(signal(n, about), about) for n, about in enumerate(emoji)])}) == 2
     )
+
+
+def test_a_conversation_with_tools_does_not_train() -> None:
+    call = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    asked = Message(role="user", content="Is it raining?")
+    called = Message(role="assistant", content="", tool_calls=[call])
+    told = Message(role="tool", content="Rain all day.", tool_call_id="call_1")
+    for messages in ((asked, called), (asked, told)):
+        about = Exchange("chatcmpl-t", 1, 1.0, "familiar", messages, "It rains.")
+        assert examples([(signal(1, about), about)]) == []

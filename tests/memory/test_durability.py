@@ -117,14 +117,14 @@ def test_full_disk_is_no_space_and_keeps_what_was_there(data_dir: Path) -> None:
             store.add_feedback(feedback, [rule])
         with pytest.raises(OSError, match="what was saved before is safe"):
             store.cache_logps("base", {str(number): -1.0 for number in range(20_000)})
-        assert store.exchange("chatcmpl-kept") == kept
+        assert store.exchange(store.default_user(), "chatcmpl-kept") == kept
         assert store.feedback_rows(1) == []  # nothing of the failed transactions is left
         assert store.cached_logps("base", ["0"]) == {}
 
         store._connection.read("PRAGMA max_page_count = 1000000")
         store.add_feedback(feedback, [rule])
     with Store.open(data_dir / "familiar.db") as store:
-        assert store.memory("mem-1") == rule
+        assert store.memory(store.default_user(), "mem-1") == rule
 
 
 def test_failed_transaction_leaves_nothing_and_the_store_usable(data_dir: Path) -> None:

@@ -85,7 +85,7 @@ def test_exchange_round_trip(
     with Store.open(path) as store:
         store.add_exchange(given_exchange)
     with Store.open(path) as store:
-        assert store.exchange("chatcmpl-1") == given_exchange
+        assert store.exchange(1, "chatcmpl-1") == given_exchange
         assert store.latest_exchange(1) == given_exchange
 
 
@@ -99,8 +99,8 @@ def test_feedback_and_memory_round_trip(
     with Store.open(tmp_path_factory.mktemp("store") / "familiar.db") as store:
         store.add_exchange(exchange("chatcmpl-1"))
         store.add_feedback(feedback, [memory])
-        assert store.feedback("fb-1") == feedback
-        assert store.memory("mem-1") == memory
+        assert store.feedback(1, "fb-1") == feedback
+        assert store.memory(1, "mem-1") == memory
         assert store.feedback_rows(1) == [(feedback, exchange("chatcmpl-1"))]
 
 
@@ -206,21 +206,21 @@ def test_deleted_memory_is_gone_from_file_index_and_log(store: Store, data_dir: 
         return [path.name for path in data_dir.iterdir() if secret.encode() in path.read_bytes()]
 
     assert in_files() == ["familiar.db"]
-    store.delete_memory("mem-100")
+    store.delete_memory(1, "mem-100")
     assert in_files() == []
     assert store.search_memories(1, secret) == []
     assert len(store.search_memories(1, "rule number 7", limit=100)) == 60
     with pytest.raises(NotFound) as missing:
-        store.delete_memory("mem-100")
+        store.delete_memory(1, "mem-100")
     assert missing.value.param == "memory_id"
 
 
 def test_unknown_ids_name_their_field(store: Store) -> None:
     calls: dict[str, Callable[[], object]] = {
-        "completion_id": lambda: store.exchange("nope"),
-        "feedback_id": lambda: store.feedback("nope"),
-        "memory_id": lambda: store.memory("nope"),
-        "run_id": lambda: store.run("nope"),
+        "completion_id": lambda: store.exchange(1, "nope"),
+        "feedback_id": lambda: store.feedback(1, "nope"),
+        "memory_id": lambda: store.memory(1, "nope"),
+        "run_id": lambda: store.run(1, "nope"),
         "version": lambda: store.version(1, 9),
     }
     for param, call in calls.items():
@@ -243,12 +243,12 @@ def test_unknown_ids_name_their_field(store: Store) -> None:
 def test_runs_round_trip_and_update(store: Store) -> None:
     store.add_run(run("run-1", 1.0))
     store.add_run(run("run-2", 2.0))
-    assert store.run("run-1") == run("run-1", 1.0)
+    assert store.run(1, "run-1") == run("run-1", 1.0)
     ended = replace(
         run("run-1", 1.0), state="rejected", pid=None, ended_at=9.0, error="no", report={"kl": float("nan")}
     )
     store.update_run(ended)
-    assert store.run("run-1") == replace(ended, report={"kl": None})  # JSON has no NaN
+    assert store.run(1, "run-1") == replace(ended, report={"kl": None})  # JSON has no NaN
     assert [found.id for found in store.runs(1)] == ["run-2", "run-1"]
 
 
