@@ -87,16 +87,32 @@ def verify(data_dir: Path, version: AdapterVersion) -> Path:
     return folder / GGUF
 
 
-def rollback(store: Store, user_id: int) -> tuple[int, int | None]:
-    """Serve the parent of the current version again, at once; return both numbers (None is the base model).
+def served(store: Store, user_id: int, base_sha256: str | None = None) -> AdapterVersion | None:
+    """Return the version that is served on a base model, None for the base alone.
 
-    Raises NotFound when no version is being served.
+    That is the current one, or where it was trained on another base, the nearest of those that were current before it
+    and fit. A ``base_sha256`` of None fits all.
     """
-    current = store.current_version(user_id)
-    if current is None:
+    version = store.current_version(user_id)
+    if version is None or base_sha256 in (None, version.base_sha256):
+        return version
+    versions = {each.number: each for each in store.versions(user_id)}
+    while version is not None and version.base_sha256 != base_sha256:
+        version = None if version.parent is None else versions.get(version.parent)
+    return version
+
+
+def rollback(store: Store, user_id: int, base_sha256: str | None = None) -> tuple[int, int | None]:
+    """Serve what was served before the version that is served on a base model, at once.
+
+    Return both numbers (None is the base model). Raises NotFound when no version is being served.
+    """
+    before = served(store, user_id, base_sha256)
+    if before is None:
         raise NotFound("There is no adapter to roll back: the base model is being served.", "version")
-    store.set_current(user_id, current.parent)
-    return current.number, current.parent
+    store.set_current(user_id, before.parent)
+    after = served(store, user_id, base_sha256)
+    return before.number, after.number if after else None
 
 
 def _remove_leftovers(folder: Path, known: set[str]) -> None:

@@ -12,6 +12,8 @@ from typing import Literal
 from familiar.memory.errors import NotFound
 
 DEFAULT = "familiar"
+EMBEDDING = ("familiar:embedding", DEFAULT)
+"""The ids that ``/v1/embeddings`` takes; the first is not listed, as it cannot chat."""
 _VERSION = re.compile(r"familiar:v([1-9]\d{0,8})")
 
 
