@@ -4,11 +4,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon.llama import Adapter, Context, Model
 from familiar.memory.errors import BadFile
 
-ADAPTERS_KEPT = 16
+ADAPTERS_KEPT = 256
+MEMORY_SHARE = 8
+"""Adapters that no reply uses are kept within one part in so many of the machine's memory."""
+
 _LORA_TYPES = (0, 1, 8, 30)
 """The tensor types that adapters are written in: F32, F16, Q8_0, BF16."""
 
@@ -55,17 +60,27 @@ class AdapterKey:
 
 
 class AdapterCache:
-    """The adapters of one context, at most ``kept`` of them beside those in use; the longest unused goes first."""
+    """The adapters of one context, at most ``kept`` of them and ``kept_bytes``, beside those in use.
 
-    def __init__(self, model: Model, context: Context, kept: int = ADAPTERS_KEPT) -> None:
+    The longest unused goes first. An adapter takes as much memory as its file is long.
+    """
+
+    def __init__(
+        self, model: Model, context: Context, kept: int = ADAPTERS_KEPT, kept_bytes: int | None = None
+    ) -> None:
+        """``kept_bytes`` None is an eighth of the machine's memory."""
         self._model = model
         self._context = context
         self._kept = kept
+        self._kept_bytes = psutil.virtual_memory().total // MEMORY_SHARE if kept_bytes is None else kept_bytes
         self._loaded: dict[AdapterKey, Adapter] = {}  # the most recently used last
         self._doomed: set[Path] = set()
 
     def __contains__(self, key: AdapterKey) -> bool:
         return key in self._loaded
+
+    def __len__(self) -> int:
+        return len(self._loaded)
 
     def get(self, key: AdapterKey, in_use: Collection[AdapterKey | None] = ()) -> Adapter:
         """Return the adapter, loading it if need be; raise BadFile when its file is damaged or of another model."""
@@ -75,10 +90,16 @@ class AdapterCache:
             adapter = self._model.load_adapter(key.path)
         self._loaded[key] = adapter
         self._doomed.discard(key.path)
-        unused = [other for other in self._loaded if other != key and other not in in_use]
-        for other in unused[: max(0, len(self._loaded) - self._kept)]:
+        for other in [other for other in self._loaded if other != key and other not in in_use]:
+            if len(self._loaded) <= self._kept and self.bytes <= self._kept_bytes:
+                break
             self._free(other)
         return adapter
+
+    @property
+    def bytes(self) -> int:
+        """The memory that the loaded adapters take."""
+        return sum(key.size_bytes for key in self._loaded)
 
     def drop(self, path: Path) -> None:
         """Let go of whatever was loaded from ``path``, at the next ``sweep`` that finds it unused."""

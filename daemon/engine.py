@@ -3,39 +3,60 @@
 Requests wait in a bounded queue and are given slots in the order in which they came; ``scheduler`` has what happens
 then.
 
-What is the same as what. With no adapter, logits are those of plain llama.cpp to the bit, before, between and after
-adapter swaps, for a request that is evaluated alone and with nothing reused (``cache_key`` ""): 512 prompt tokens at a
-time, then one token at a time. Beside other running requests, or after a reused prefix, the same numbers are summed in
-batches of another shape, and logits may differ in their last bits; then a reply can differ where two tokens are all but
-equally likely, and so can the reply to a repeated seed.
+What is the same as what. An *exact* request (``familiar:base`` makes them) is never batched with another one and reuses
+nothing: 512 prompt tokens at a time, then one token at a time. Its logits are those of plain llama.cpp to the bit,
+under no adapter or under its own, whatever else runs, before, between and after adapter swaps; so the same seed gives
+the same reply. Any other request may run beside others of its adapter, or go on from a reused prefix: then the same
+numbers are summed in batches of another shape, and logits may differ in their last bits. A reply can then differ where
+two tokens are all but equally likely, and so can the reply to a repeated seed.
 """
 
-import hashlib
 import threading
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from familiar.daemon.adapter_cache import AdapterKey, check_adapter
-from familiar.daemon.generation import Chunk, Generation, Usage
+from familiar.daemon.embedder import Embedder
+from familiar.daemon.engine_options import DEFAULTS, EngineOptions
+from familiar.daemon.engine_stats import Counters, EngineStats
+from familiar.daemon.generation import Chunk, Event, Generation, Usage
 from familiar.daemon.llama import Context, Model
+from familiar.daemon.model_loading import load
+from familiar.daemon.model_parts import model_bytes
 from familiar.daemon.sampling import Sampling
 from familiar.daemon.scheduler import Scheduler
-from familiar.daemon.slots import Owner, Request
+from familiar.daemon.slots import Family, Owner, Request
 from familiar.daemon.template import ChatTemplate, encode_prompt
 from familiar.memory.errors import Busy, InvalidInput
 from familiar.memory.types import Message
 
 __all__ = ["Chunk", "Engine", "EngineBusy", "EngineClosed", "Generation", "ModelInfo", "Sampling", "Usage"]
 
-MOST_AUTOMATIC_CONTEXT_TOKENS = 8192
-QUEUE_LIMIT = 64
-
 
 class EngineBusy(Busy):
     """The queue is full; asking again a little later is worth it."""
+
+
+class ContextOverflow(InvalidInput):
+    """A prompt that the context cannot hold; the code is OpenAI's."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, prompt_tokens: int, context_tokens: int, param: str) -> None:
+        instead = 'send "truncation": "auto" to leave out the oldest, ' if param == "messages" else ""
+        super().__init__(
+            f"The {param} has {prompt_tokens} tokens but the context holds {context_tokens}, the reply included: "
+            f"shorten it, {instead}or serve with a larger context.",
+            param,
+        )
 
 
 class EngineClosed(Busy):
@@ -56,78 +77,69 @@ class ModelInfo:
     context_tokens: int
     trained_context_tokens: int
 
-    @cached_property
-    def sha256(self) -> str:
-        """The file's hash, in hex; reading the whole file, the first time."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+
+@dataclass
+class _Embedding:
+    """Texts being embedded: ``batches`` evaluates the next of them, on the engine's thread."""
+
+    batches: Iterator[list[NDArray[np.float32]]]
+    vectors: list[NDArray[np.float32]] = field(default_factory=list)
+    result: "Future[list[NDArray[np.float32]]]" = field(default_factory=Future)
 
 
 class Engine:
     """One base model, its slots and its adapters. Every method is safe from any thread."""
 
-    def __init__(self, model: Model, context: Context, info: ModelInfo, slots: int, queue_limit: int) -> None:
+    def __init__(
+        self, model: Model, context: Context, info: ModelInfo, options: EngineOptions, embedding_model: Path | None
+    ) -> None:
         vocab = model.vocab
         self.info = info
         self._model = model
         self._context = context
         self._template = ChatTemplate(model.chat_template(), bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
-        self._queue_limit = queue_limit
+        self.slots = options.slots
+        self.queue_limit = options.queue_limit
+        self._threads = options.threads
+        self._embedding_model = embedding_model
+        self._embedder: Embedder | None = None
         # Written by callers and read by the thread, under _changed:
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._drops: list[Path] = []
+        self._embeddings: deque[_Embedding] = deque()
         self._closing = False
         # The vocabulary is used from callers' threads and must outlive each use:
         self._vocab_use = threading.Lock()
-        self._scheduler = Scheduler(model, context, slots=slots, context_tokens=info.context_tokens)  # the thread's own
+        self._after_step: list[Callable[[], None]] = []
+        self._counters = Counters()
+        # The thread's own:
+        self._scheduler = Scheduler(
+            model, context, slots=options.slots, context_tokens=info.context_tokens, counters=self._counters
+        )
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
     @classmethod
-    def open(
-        cls,
-        path: Path,
-        *,
-        context_tokens: int = 0,
-        threads: int = 0,
-        slots: int = 4,
-        gpu_layers: int = 0,
-        queue_limit: int = QUEUE_LIMIT,
-    ) -> "Engine":
-        """Load a model and start its thread.
+    def open(cls, path: Path, options: EngineOptions = DEFAULTS, *, embedding_model: Path | None = None) -> "Engine":
+        """Load a model and start its thread; raise BadFile when the file cannot be used, InvalidInput for an option.
 
-        ``context_tokens`` is per slot; 0 is what the model was trained for, at most 8192. ``threads`` 0 is as many as
-        there are physical cores. Raises BadFile when the file cannot be used, InvalidInput when a size cannot.
+        ``embedding_model`` is the file that ``embed`` loads when it is first called; None is the model itself.
         """
-        if slots < 1:
-            raise InvalidInput(f"slots must be at least 1 but is {slots}.", "slots")
         path = Path(path)
-        model = Model(path, gpu_layers=gpu_layers)
+        loaded = load(path, options)
+        model, context = loaded.model, loaded.context
         try:
-            trained = model.trained_context_tokens
-            if context_tokens > trained or context_tokens < 0:
-                raise InvalidInput(
-                    f"The model holds at most {trained} tokens of context but {context_tokens} were asked for: "
-                    f"ask for fewer, or 0 for as many as is sensible.",
-                    "context_tokens",
-                )
-            tokens = context_tokens or min(trained, MOST_AUTOMATIC_CONTEXT_TOKENS)
             info = ModelInfo(
                 path=path,
                 name=model.metadata("general.name") or path.stem,
                 architecture=model.architecture,
                 parameters=model.parameters,
-                size_bytes=path.stat().st_size,
-                context_tokens=tokens,
-                trained_context_tokens=trained,
+                size_bytes=model_bytes(path),
+                context_tokens=loaded.options.context_tokens,
+                trained_context_tokens=model.trained_context_tokens,
             )
-            context = Context(model, context_tokens=tokens, slots=slots, threads=threads)
-        except BaseException:
-            model.close()
-            raise
-        try:
-            return cls(model, context, info, slots, queue_limit)
+            return cls(model, context, info, loaded.options, embedding_model)
         except BaseException:
             context.close()
             model.close()
@@ -139,11 +151,32 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """Return a conversation's tokens; raise InvalidInput (``messages``) when the model's template refuses it."""
         with self._vocab_use:
             self._check_open()
             return encode_prompt(self._model.vocab, self._template, messages)
+
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of a plain prompt, after BOS where the model has one; control tokens may be spelt out."""
+        with self._vocab_use:
+            self._check_open()
+            vocab = self._model.vocab
+            return ([vocab.bos] if vocab.adds_bos else []) + vocab.tokenise(text, control=True)
+
+    def check_tokens(self, tokens: Sequence[int]) -> list[int]:
+        """Return the tokens; raise InvalidInput (``prompt``) for one that there is not."""
+        size = self._model.vocab.size
+        wrong = next((token for token in tokens if not 0 <= token < size), None)
+        if wrong is not None:
+            raise InvalidInput(f"The prompt has token {wrong} but the model has 0 to {size - 1}.", "prompt")
+        return list(tokens)
+
+    def decode_tokens(self, tokens: Sequence[int]) -> bytes:
+        """Return the bytes that tokens spell."""
+        with self._vocab_use:
+            self._check_open()
+            return b"".join(self._model.vocab.spelling(token) for token in tokens)
 
     def count_tokens(self, text: str) -> int:
         """Return how many tokens plain text is."""
@@ -152,40 +185,116 @@ class Engine:
             return len(self._model.vocab.tokenise(text))
 
     def generate(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, adapter: Path | None = None, cache_key: str = ""
+        self,
+        prompt_ids: Sequence[int],
+        sampling: Sampling,
+        *,
+        adapter: Path | None = None,
+        cache_key: str = "",
+        exact: bool = False,
     ) -> Generation:
-        """Queue a request and return its reply in the making.
+        """Queue a request and return its reply in the making: ``choices`` with one choice."""
+        return self.choices(prompt_ids, [sampling], adapter=adapter, cache_key=cache_key, exact=exact)[0]
+
+    def choices(
+        self,
+        prompt_ids: Sequence[int],
+        samplings: Sequence[Sampling],
+        *,
+        adapter: Path | None = None,
+        cache_key: str = "",
+        exact: bool = False,
+        whole: bool = False,
+        param: str = "messages",
+        deliver: Callable[[int, Event], None] | None = None,
+    ) -> list[Generation]:
+        """Queue several replies to one prompt, one per sampling, and return them in the making.
 
         What was computed for a prompt is reused for a later one that begins alike, under the same adapter and the same
-        ``cache_key`` (a user) only; with an empty one, never. Raises InvalidInput (``messages``) when the prompt does
-        not fit the context, BadFile when the adapter is missing or damaged, EngineBusy when the queue is full. An
-        adapter of another model is found out later: the iteration then raises BadFile.
+        ``cache_key`` (a user) only; with an empty one, never. ``exact`` is said in the module's docstring. With
+        ``deliver`` the events of the choice at an index go there, on the engine's thread; see ``after_step``. A
+        ``whole`` reply is an empty chunk at its beginning, and all of it in another one at its end.
+
+        Raises InvalidInput (``param``) when the prompt does not fit the context, BadFile when the adapter is missing
+        or damaged, EngineBusy when the queue has no room for all of them. An adapter of another model is found out
+        later: the iteration then raises BadFile.
         """
         prompt, limit = tuple(prompt_ids), self.info.context_tokens
         if not prompt:
-            raise InvalidInput("The messages are 0 tokens but a prompt needs at least 1: say something.", "messages")
+            raise InvalidInput(f"The {param} has 0 tokens but needs at least 1: say something.", param)
         if len(prompt) >= limit:
-            raise InvalidInput(
-                f"The messages are {len(prompt)} tokens but the context holds {limit}, the reply included: "
-                f"shorten them, or serve with a larger context.",
-                "messages",
-            )
+            raise ContextOverflow(len(prompt), limit, param)
         key = None
         if adapter is not None:
             key = AdapterKey.of(adapter)
             if not self._scheduler.has_adapter(key):
                 check_adapter(adapter, self.info.architecture)
-        generation = Generation(len(prompt), self._wake)
-        request = Request(prompt, sampling, Owner(key, cache_key), generation)
+        owner, family = Owner(key, "" if exact else cache_key), Family()
+        requests = []
+        for index, sampling in enumerate(samplings):
+            generation = Generation(len(prompt), self._wake, partial(deliver, index) if deliver else None)
+            requests.append(Request(prompt, sampling, owner, generation, exact, whole, family))
         with self._changed:
             self._check_open()
-            if len(self._waiting) >= self._queue_limit:
+            # An empty queue takes any request: one of more choices than may wait would else be told to wait for ever.
+            if self._waiting and len(self._waiting) + len(requests) > self.queue_limit:
                 raise EngineBusy(
-                    f"{len(self._waiting)} requests are waiting already, the most allowed: try again soon."
+                    f"{len(self._waiting)} requests are waiting already and at most {self.queue_limit} may: try again "
+                    f"soon."
                 )
-            self._waiting.append(request)
+            self._waiting.extend(requests)
             self._changed.notify()
-        return generation
+        return [request.generation for request in requests]
+
+    def check_choices(self, choices: int) -> None:
+        """Raise InvalidInput (``n``) for more replies to one prompt than can be made at a time."""
+        if choices > self.slots:
+            raise InvalidInput(
+                f"n is {choices} but this service makes at most {self.slots} replies at a time: "
+                "ask for fewer, or serve with more slots.",
+                "n",
+            )
+
+    def after_step(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called on the engine's thread after each step, when what it produced has been delivered."""
+        self._after_step.append(call)
+
+    def stats(self) -> EngineStats:
+        """What has been done so far, and what is being done."""
+        counters, scheduler = self._counters, self._scheduler
+        return EngineStats(
+            **vars(counters),
+            waiting=len(self._waiting),
+            running=scheduler.running,
+            slots=self.slots,
+            adapters_loaded=scheduler.adapters_loaded,
+        )
+
+    def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[list[NDArray[np.float32]], int]:
+        """Return a vector of length 1 for each text or token sequence, shape (dimensions,), and their tokens in all.
+
+        Blocks until they are there; running replies go on meanwhile. Raises InvalidInput (``input``) for one that is
+        empty or too long, BadFile when the model gives no embeddings.
+        """
+        embedder = self._open_embedder()
+        with self._vocab_use:
+            self._check_open()
+            ids = [embedder.tokenise(each) if isinstance(each, str) else list(each) for each in inputs]
+        embedder.check(ids)
+        work = _Embedding(embedder.embed(ids))
+        with self._changed:
+            self._check_open()
+            self._embeddings.append(work)
+            self._changed.notify()
+        return work.result.result(), sum(map(len, ids))
+
+    def _open_embedder(self) -> Embedder:
+        with self._vocab_use:
+            self._check_open()
+            if self._embedder is None:
+                model = Model(self._embedding_model) if self._embedding_model else self._model
+                self._embedder = Embedder(model, threads=self._threads)
+            return self._embedder
 
     def drop_adapter(self, path: Path) -> None:
         """Let go of an adapter's memory, once no running reply uses it; asking for it again loads its file anew."""
@@ -200,6 +309,10 @@ class Engine:
             self._changed.notify()
         self._thread.join()
         with self._vocab_use:
+            if self._embedder:
+                self._embedder.close()
+                if self._embedder.model is not self._model:
+                    self._embedder.model.close()
             self._context.close()
             self._model.close()
 
@@ -219,19 +332,45 @@ class Engine:
                 self._scheduler.release_cancelled()
                 self._admit()
                 self._scheduler.step()
+                self._embed_some()
+                self._hand_over()
         finally:
             closed = EngineClosed("The engine was closed before the reply was complete.")
             with self._changed:
                 self._closing = True
                 waiting, self._waiting = self._waiting, deque()
+                embeddings, self._embeddings = self._embeddings, deque()
             self._scheduler.end_all(closed)
             for request in waiting:
                 request.generation.put(closed)
+            for work in embeddings:
+                work.result.set_exception(closed)
+            self._hand_over()
+
+    def _embed_some(self) -> None:
+        """Evaluate one batch of the embeddings that have waited longest."""
+        if not self._embeddings:
+            return
+        work = self._embeddings[0]
+        try:
+            vectors = next(work.batches, None)
+        except Exception as error:
+            work.result.set_exception(error)
+        else:
+            if vectors is not None:
+                work.vectors += vectors
+                return
+            work.result.set_result(work.vectors)
+        self._embeddings.popleft()
+
+    def _hand_over(self) -> None:
+        for call in self._after_step:
+            call()
 
     def _wait(self) -> bool:
         """Wait for something to do and take the callers' wishes; return False when it is to close."""
         with self._changed:
-            while not (self._closing or self._waiting or self._drops or self._scheduler.busy):
+            while not (self._closing or self._waiting or self._drops or self._embeddings or self._scheduler.running):
                 self._changed.wait()
             drops, self._drops = self._drops, []
             cancelled = [request for request in self._waiting if request.generation.cancelled]
@@ -246,9 +385,11 @@ class Engine:
 
     def _admit(self) -> None:
         """Give the free slots to the requests that have waited longest."""
-        while self._scheduler.has_room:
+        while self._waiting and self._scheduler.has_room:
             with self._changed:
-                if not self._waiting:
+                ready = (request for request in self._waiting if not self._scheduler.should_wait(request))
+                request = next(ready, None)
+                if request is None:
                     return
-                request = self._waiting.popleft()
+                self._waiting.remove(request)
             self._scheduler.place(request)

@@ -10,14 +10,17 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
+from familiar.adapters.gguf_file import read_header
+from familiar.daemon.cpu_features import compiled_features, dies_of_amx, processor_flags, uses_amx
+from familiar.daemon.engine_options import KV_BYTES, default_threads
+from familiar.daemon.model_parts import model_parts
 from familiar.daemon.vocab import Vocab
 from familiar.memory.errors import BadFile, InvalidInput
 
@@ -25,7 +28,33 @@ log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 512
 """Most tokens in one decode, and in one physical batch: llama.cpp's own default for the latter."""
+OUTPUT_ROWS = 32
+"""Prompt tokens whose logits are asked for in one batch, where a request wants the prompt's log-probabilities."""
+_LOAD_MODES = {  # by whether to map the file, and whether to lock its memory
+    (True, False): c.LLAMA_LOAD_MODE_AUTO,
+    (False, False): c.LLAMA_LOAD_MODE_NONE,
+    (True, True): c.LLAMA_LOAD_MODE_MMAP_MLOCK,
+    (False, True): c.LLAMA_LOAD_MODE_MLOCK,
+}
+_FLASH_ATTENTION = {
+    "auto": c.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    "on": c.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    "off": c.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+_KV_TYPES = {  # enum ggml_type in ggml.h; llama-cpp-python does not bind BF16's
+    **{name: getattr(c, f"GGML_TYPE_{name.upper()}") for name in KV_BYTES if name != "bf16"},
+    "bf16": 30,
+}
 _LOG_ERROR = 4  # enum ggml_log_level: none, debug, info, warn, error, continued
+
+# Through ctypes' usual door every call gives up the interpreter lock and then waits for it again. For calls of a few
+# microseconds, between two decodes, that only lets other threads into the middle of a step: these keep the lock.
+_locked = ctypes.PyDLL(c._lib._name)
+sample_row: Callable[[object, object, int], int] = _locked.llama_sampler_sample
+"""``llama_sampler_sample(chain, context, row)``: draw from a row of the last batch, and have the chain take note."""
+sample_row.argtypes, sample_row.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int32), ctypes.c_int32  # type: ignore[attr-defined]
+_logits_of = _locked.llama_get_logits_ith
+_logits_of.argtypes, _logits_of.restype = (ctypes.c_void_p, ctypes.c_int32), ctypes.POINTER(ctypes.c_float)
 
 _reports: deque[str] = deque(maxlen=8)
 _loading = threading.Lock()  # what is in _reports belongs to the load that holds it
@@ -51,16 +80,27 @@ def _start() -> None:
         _started = True
 
 
+def system_info() -> str:
+    """Return llama.cpp's line of what it was compiled for."""
+    line: bytes = c.llama_print_system_info()
+    return line.decode()
+
+
 def _reason() -> str:
     """Return the first error of the last load in one line, without the function name that llama.cpp puts before it."""
     report = _reports[0] if _reports else "llama.cpp gave no reason"
     return " ".join(report.split(": ", 1)[-1].split()).rstrip(".")
 
 
-def default_threads() -> int:
-    """Return the threads that this process can use well: physical cores, within its CPU affinity."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+def _may_repack(path: Path) -> bool:
+    """Say whether llama.cpp may lay the weights out anew for this processor, as it does unless told otherwise."""
+    if not uses_amx(compiled_features(system_info()), processor_flags()):
+        return True
+    try:
+        headers = [read_header(part) for part in model_parts(path)]
+        return not dies_of_amx(tensor.type for header in headers for tensor in header.tensors.values())
+    except BadFile:
+        return False
 
 
 def _check_magic(path: Path) -> None:
@@ -90,17 +130,20 @@ class Model:
     Raises BadFile, in one line, when the file is missing, not GGUF, cut short, or of an unknown architecture.
     """
 
-    def __init__(self, path: Path, *, gpu_layers: int = 0) -> None:
+    def __init__(self, path: Path, *, gpu_layers: int = 0, mmap: bool = True, mlock: bool = False) -> None:
+        """``gpu_layers`` -1 is all of them; without a GPU in llama.cpp's build none of them is, whatever is said."""
         _check_magic(path)
         params = c.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
+        params.load_mode = _LOAD_MODES[mmap, mlock]
+        params.use_extra_bufts = _may_repack(path)
         with _loading:
             _start()
             _reports.clear()
             self.handle = c.llama_model_load_from_file(os.fsencode(path), params)
             if not self.handle:
                 raise BadFile(f"The model {path} could not be loaded: {_reason()}.")
-        self.gpu_layers = gpu_layers
+        self.on_gpu = gpu_layers != 0 and bool(c.llama_supports_gpu_offload())
         self.vocab = Vocab(self.handle)
         self.architecture = self.metadata("general.architecture") or "unknown"
         self.parameters = int(c.llama_model_n_params(self.handle))
@@ -168,6 +211,11 @@ class Batch:
     def add(self, slot: int, position: int, tokens: Sequence[int], *, outputs: int) -> int:
         """Add a slot's ``tokens`` from ``position`` on, wanting logits of the last ``outputs``; return the last row."""
         start, end = len(self), len(self) + len(tokens)
+        if start + 1 == end:  # nearly always, and worth the shortcut
+            self._token[start], self._position[start], self._slot[start] = tokens[0], position, slot
+            self._output[start] = outputs
+            self.struct.n_tokens = end
+            return start
         self._token[start:end] = tokens
         self._position[start:end] = np.arange(position, position + len(tokens))
         self._slot[start:end] = slot
@@ -178,33 +226,47 @@ class Batch:
 
 
 class Context:
-    """A model's working memory: one key-value cache per slot, f16, of ``context_tokens`` each.
+    """A model's working memory: one key-value cache per slot, of ``context_tokens`` each.
 
     Each slot has a cache of its own (``kv_unified`` off): what lies in one can then not change another's figures by a
     single bit, and each can reach the whole ``context_tokens``. The price is that slots whose numbers are not
     neighbours are evaluated in separate passes.
     """
 
-    def __init__(self, model: Model, *, context_tokens: int, slots: int = 1, threads: int = 0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        context_tokens: int,
+        slots: int = 1,
+        threads: int = 0,
+        batch_tokens: int = BATCH_TOKENS,
+        kv_type: str = "f16",
+        flash_attention: str = "off",
+        outputs: int = 0,
+    ) -> None:
+        """``outputs`` is the most rows of logits that one batch will ask for; 0 is one per token."""
         params = c.llama_context_default_params()
+        params.n_outputs_max = outputs
         params.n_ctx = context_tokens * slots
         params.n_seq_max = slots
-        params.n_batch = params.n_ubatch = BATCH_TOKENS
+        params.n_batch = params.n_ubatch = batch_tokens
         params.n_threads = params.n_threads_batch = threads or default_threads()
-        # A CPU build made for AMX uses it in its flash attention without asking whether the CPU has it, and the process
-        # dies of an illegal instruction (llama-cpp-python 0.3.36 on an AMD EPYC). On a GPU llama.cpp chooses.
-        on_gpu = model.gpu_layers and c.llama_supports_gpu_offload()
-        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_AUTO if on_gpu else c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = _FLASH_ATTENTION[flash_attention]
+        params.type_k = params.type_v = _KV_TYPES[kv_type]
         params.kv_unified = False
+        self.batch_tokens = batch_tokens
         self._n_vocab = model.vocab.size
         self._adapter: Adapter | None = None
-        self.handle = c.llama_init_from_model(model.handle, params)
-        if not self.handle:
-            raise InvalidInput(
-                f"A context of {slots} × {context_tokens} tokens could not be allocated: "
-                "ask for a smaller context, or fewer slots.",
-                "context_tokens",
-            )
+        with _loading:
+            _reports.clear()
+            self.handle = c.llama_init_from_model(model.handle, params)
+            if not self.handle:
+                raise InvalidInput(
+                    f"A context of {slots} × {context_tokens} tokens of {kv_type} could not be made ({_reason()}): "
+                    "ask for a smaller context, fewer slots, or another kv_type.",
+                    "context_tokens",
+                )
         self._memory = c.llama_get_memory(self.handle)
         if not self._memory:
             self.close()
@@ -222,14 +284,18 @@ class Context:
         """Return the last decode's ``count`` rows of logits, shape (count, vocab); overwritten by the next decode."""
         return np.ctypeslib.as_array(c.llama_get_logits(self.handle), shape=(count, self._n_vocab))
 
-    def has_numbers(self, row: int) -> bool:
-        """Say whether a row of the last decode is numbers; NaN anywhere in it is NaN everywhere, by the final norm."""
-        return not math.isnan(c.llama_get_logits_ith(self.handle, row)[0])
+    def row(self, row: int) -> NDArray[np.float32]:
+        """Return the logits after one row of the last batch, shape (vocab,); overwritten by the next decode."""
+        return np.ctypeslib.as_array(_logits_of(self.handle, row), shape=(self._n_vocab,))
 
-    def set_adapter(self, adapter: Adapter | None) -> None:
-        """Evaluate under ``adapter`` from now on; None is the bare base model, to the bit."""
+    def has_numbers(self, row: int) -> bool:
+        """Say whether a row of the last batch is numbers; NaN anywhere in it is NaN everywhere, by the final norm."""
+        return not math.isnan(_logits_of(self.handle, row)[0])
+
+    def set_adapter(self, adapter: Adapter | None) -> bool:
+        """Evaluate under ``adapter`` from now on, None being the bare base model; return whether that is a change."""
         if adapter is self._adapter:
-            return
+            return False
         if adapter is None:
             code = int(c.llama_set_adapters_lora(self.handle, None, 0, None))
         else:
@@ -238,6 +304,7 @@ class Context:
         if code:
             raise RuntimeError(f"llama_set_adapters_lora failed with code {code}")
         self._adapter = adapter
+        return True
 
     def free_adapter(self, adapter: Adapter) -> None:
         """Free an adapter, taking it off this context first if it is set."""
@@ -254,6 +321,11 @@ class Context:
             return tokens
         c.llama_memory_seq_rm(self._memory, slot, -1, -1)
         return 0
+
+    def copy(self, source: int, target: int) -> None:
+        """Make one slot's cache a copy of another's, at the beginning of the next decode."""
+        c.llama_memory_seq_rm(self._memory, target, -1, -1)
+        c.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def wipe(self) -> None:
         """Forget every slot's cache and zero its memory."""

@@ -3,15 +3,23 @@
 The order is llama.cpp's own: logit bias, penalties, top-k, top-p, min-p, temperature, draw. Penalties look at the
 reply only, not at the prompt: the repeat penalty at its last 64 tokens, as llama.cpp does; presence and frequency at
 all of it, as OpenAI's do.
+
+A grammar (GBNF) is applied as llama.cpp's ``common/sampling.cpp`` does: the chain draws first, and only where the
+grammar refuses that token is the whole vocabulary put through it and drawn from again, since that is slow.
 """
 
+import ctypes
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from llama_cpp import llama_cpp as c
+from numpy.typing import NDArray
 
-from familiar.daemon.llama import Context
+from familiar.daemon.generation import TokenLogprob
+from familiar.daemon.llama import Context, sample_row
+from familiar.daemon.vocab import Vocab
 from familiar.memory.errors import InvalidInput
 
 _REPEAT_WINDOW = 64
@@ -21,8 +29,11 @@ _REPEAT_WINDOW = 64
 class Sampling:
     """The knobs of one request; temperature 0 is greedy, whatever the others say.
 
-    ``stop`` strings end the reply and are not part of it. ``max_tokens`` None is as many as the context holds.
-    ``logit_bias`` is (token, bias) pairs. Raises InvalidInput naming the field that is out of range.
+    ``stop`` strings end the reply and are not part of it. ``max_tokens`` None is as many as the context holds, 0 only
+    evaluates the prompt. ``logit_bias`` is (token, bias) pairs. ``grammar`` is GBNF that the whole reply follows, or,
+    with ``grammar_triggers`` (regular expressions), what comes from where one of them first matches. ``logprobs`` is
+    how many of the likeliest tokens to report at each place, None no logprobs at all; ``prompt_logprobs`` reports the
+    prompt's tokens too. Raises InvalidInput naming the field that is out of range.
     """
 
     temperature: float = 0.7
@@ -36,6 +47,10 @@ class Sampling:
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: str | None = None
+    grammar_triggers: tuple[str, ...] = ()
+    logprobs: int | None = None
+    prompt_logprobs: bool = False
 
     def __post_init__(self) -> None:
         _within("temperature", self.temperature, 0, 100)
@@ -47,8 +62,8 @@ class Sampling:
         _within("frequency_penalty", self.frequency_penalty, -100, 100)
         for _, bias in self.logit_bias:
             _within("logit_bias", bias, -1000, 1000)
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidInput(f"max_tokens must be at least 1 but is {self.max_tokens}.", "max_tokens")
+        if self.max_tokens is not None and self.max_tokens < 0:
+            raise InvalidInput(f"max_tokens must be at least 0 but is {self.max_tokens}.", "max_tokens")
         if not all(self.stop):
             raise InvalidInput("A stop string must not be empty.", "stop")
 
@@ -58,28 +73,96 @@ def _within(name: str, value: float, low: float, high: float) -> None:
         raise InvalidInput(f"{name} must be between {low} and {high} but is {value}.", name)
 
 
-class Sampler:
-    """One sequence's native sampler chain; it holds that sequence's penalties and random state."""
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+"""``llama_token_data``."""
 
-    def __init__(self, sampling: Sampling, *, n_vocab: int, context_tokens: int) -> None:
+
+class Sampler:
+    """One sequence's native sampler chain; it holds that sequence's penalties, grammar and random state.
+
+    Raises InvalidInput for a bias of a token that there is not, and for a grammar that llama.cpp cannot read.
+    """
+
+    def __init__(self, sampling: Sampling, vocab: Vocab, *, context_tokens: int) -> None:
         for token, _ in sampling.logit_bias:
-            if not 0 <= token < n_vocab:
+            if not 0 <= token < vocab.size:
                 raise InvalidInput(
-                    f"logit_bias names token {token} but the model has 0 to {n_vocab - 1}.", "logit_bias"
+                    f"logit_bias names token {token} but the model has 0 to {vocab.size - 1}.", "logit_bias"
                 )
+        self._grammar = _grammar(sampling, vocab)
+        self._candidates = np.zeros(vocab.size if self._grammar else 0, _CANDIDATE)
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
-        for link in _links(sampling, n_vocab, context_tokens):
+        for link in _links(sampling, vocab.size, context_tokens):
             c.llama_sampler_chain_add(self._chain, link)
 
     def sample(self, context: Context, row: int) -> int:
         """Choose the token that follows ``row`` of the context's last batch, and take note of it."""
-        return int(c.llama_sampler_sample(self._chain, context.handle, row))
+        if not self._grammar:
+            return sample_row(self._chain, context.handle, row)
+        logits = context.row(row)
+        token = self._draw(logits, under_grammar=False)
+        if not self._allowed(token):
+            token = self._draw(logits, under_grammar=True)
+        c.llama_sampler_accept(self._chain, token)
+        c.llama_sampler_accept(self._grammar, token)
+        return token
+
+    def _draw(self, logits: NDArray[np.float32], *, under_grammar: bool) -> int:
+        candidates = self._candidates
+        candidates["id"] = np.arange(len(candidates))
+        candidates["logit"] = logits
+        drawn = _array(candidates)
+        if under_grammar:
+            c.llama_sampler_apply(self._grammar, ctypes.byref(drawn))
+        c.llama_sampler_apply(self._chain, ctypes.byref(drawn))
+        return int(drawn.data[drawn.selected].id)
+
+    def _allowed(self, token: int) -> bool:
+        """Whether the grammar goes on with ``token``; it must never be told of one that it does not go on with."""
+        alone = np.array([(token, 1.0, 0.0)], _CANDIDATE)
+        c.llama_sampler_apply(self._grammar, ctypes.byref(_array(alone)))
+        return bool(np.isfinite(alone["logit"][0]))
 
     def close(self) -> None:
-        """Free the chain."""
+        """Free the samplers."""
         if self._chain:
             c.llama_sampler_free(self._chain)
             self._chain = None
+        if self._grammar:
+            c.llama_sampler_free(self._grammar)
+            self._grammar = None
+
+
+def token_logprob(token: int, logits: NDArray[np.float32], top: int, vocab: Vocab) -> TokenLogprob:
+    """A token's log-probability under ``logits`` (shape (vocab,)), beside the ``top`` likeliest ones'."""
+    highest = float(logits.max())
+    shift = highest + math.log(float(np.exp(logits - highest, dtype=np.float64).sum()))
+    best = np.argpartition(-logits, top)[:top] if 0 < top < len(logits) else np.arange(min(top, len(logits)))
+    best = best[np.argsort(-logits[best], kind="stable")]
+    others = tuple(TokenLogprob(int(i), vocab.spelling(int(i)), float(logits[i]) - shift) for i in best)
+    return TokenLogprob(token, vocab.spelling(token), float(logits[token]) - shift, others)
+
+
+def _array(candidates: NDArray[np.void]) -> c.llama_token_data_array:
+    return c.llama_token_data_array(
+        data=candidates.ctypes.data_as(c.llama_token_data_p), size=len(candidates), selected=-1, sorted=False
+    )
+
+
+def _grammar(sampling: Sampling, vocab: Vocab) -> object | None:
+    if sampling.grammar is None:
+        return None
+    text = sampling.grammar.encode()
+    if sampling.grammar_triggers:
+        patterns = [pattern.encode() for pattern in sampling.grammar_triggers]
+        array = (ctypes.c_char_p * len(patterns))(*patterns)
+        made = c.llama_sampler_init_grammar_lazy_patterns(vocab.handle, text, b"root", array, len(patterns), None, 0)
+    else:
+        made = c.llama_sampler_init_grammar(vocab.handle, text, b"root")
+    if not made:
+        raise InvalidInput("The grammar is not valid GBNF with a rule named root: correct it.", "grammar")
+    handle: object = made
+    return handle
 
 
 def _links(sampling: Sampling, n_vocab: int, context_tokens: int) -> Sequence[object]:

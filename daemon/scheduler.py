@@ -2,55 +2,83 @@
 
 Every step evaluates one batch: the next token of each running reply and the next part of each new prompt, together.
 All sequences of one batch run under the same adapter, so where requests of several adapters are running, each adapter
-has the context for ``TURN_STEPS`` steps at a time, the one longest without it next; the others' caches stay in their
-slots meanwhile.
+has the context for ``TURN_S`` at a time (at least one step), the one longest without it next; the others' caches stay
+in their slots meanwhile. A change of adapter costs llama.cpp about a millisecond on a small model, since it plans its
+graph anew: a turn is long beside that, and short to someone who reads along.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from familiar.daemon.adapter_cache import AdapterCache, AdapterKey
-from familiar.daemon.generation import Chunk
-from familiar.daemon.llama import Batch, Context, Model
-from familiar.daemon.sampling import Sampler
-from familiar.daemon.slots import Job, Request, Slot, choose
+from familiar.daemon.engine_stats import Counters
+from familiar.daemon.generation import Chunk, TokenLogprob
+from familiar.daemon.llama import OUTPUT_ROWS, Batch, Context, Model
+from familiar.daemon.sampling import Sampler, token_logprob
+from familiar.daemon.slots import Group, Job, Request, Slot, choose, least_worth_copying
 from familiar.memory.errors import BadFile
 
 log = logging.getLogger(__name__)
 
-TURN_STEPS = 32
+TURN_S = 0.05
+PROMPT_SHARE = 128
+"""Most prompt tokens in a batch beside running replies, so that a long prompt does not hold up who reads along."""
 
 
 class Scheduler:
     """The slots of one context, and the adapters that take turns on it."""
 
-    def __init__(self, model: Model, context: Context, *, slots: int, context_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        *,
+        slots: int,
+        context_tokens: int,
+        counters: Counters,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._vocab = model.vocab
         self._context = context
         self._context_tokens = context_tokens
+        self._copy_min_tokens = least_worth_copying(context_tokens)
         self._slots = [Slot(number) for number in range(slots)]
         self._adapters = AdapterCache(model, context)
-        self._batch = Batch()
-        self._adapter: AdapterKey | None = None
+        self._batch = Batch(context.batch_tokens)
+        self._counters = counters
+        self._timer = timer
+        self._group: Group | None = None
         self._steps = 0
         self._turn = 0
-        self._turn_ends = 0
+        self._turn_ends = 0.0
 
     @property
-    def busy(self) -> bool:
-        """Whether any reply is running."""
-        return any(slot.job for slot in self._slots)
+    def running(self) -> int:
+        """How many replies are running."""
+        return sum(slot.job is not None for slot in self._slots)
 
     @property
     def has_room(self) -> bool:
         """Whether a slot is free."""
-        return not all(slot.job for slot in self._slots)
+        return self.running < len(self._slots)
+
+    @property
+    def adapters_loaded(self) -> int:
+        """How many adapters are in memory."""
+        return len(self._adapters)
 
     def has_adapter(self, key: AdapterKey) -> bool:
         """Say whether an adapter is loaded. This one call is safe from any thread."""
         return key in self._adapters
+
+    def should_wait(self, request: Request) -> bool:
+        """Say whether the request's prompt is just being evaluated for another choice, to be copied from there."""
+        copies = not request.exact and len(request.prompt) > self._copy_min_tokens
+        return copies and any(
+            slot.job and slot.job.in_prompt and slot.job.request.family is request.family for slot in self._slots
+        )
 
     def place(self, request: Request) -> None:
         """Give a request a free slot; an adapter that cannot be loaded fails this request alone."""
@@ -58,16 +86,23 @@ class Scheduler:
         try:
             if key:
                 self._adapters.get(key, self._in_use())
-            sampler = Sampler(request.sampling, n_vocab=self._vocab.size, context_tokens=self._context_tokens)
+            sampler = Sampler(request.sampling, self._vocab, context_tokens=self._context_tokens)
         except Exception as error:
             request.generation.put(error)
             return
-        slot, kept = choose([slot for slot in self._slots if not slot.job], request)
-        kept = self._context.keep(slot.id, kept)
+        place = choose(self._slots, request, self._copy_min_tokens)
+        slot = place.slot
+        if place.donor:
+            self._context.copy(place.donor.id, slot.id)
+            slot.tokens = list(place.donor.tokens[: place.kept])
+        kept = self._context.keep(slot.id, place.kept)
         del slot.tokens[kept:]
         slot.owner = request.owner
         slot.job = Job(request, sampler, pending=list(request.prompt[kept:]), turn=self._turn)
-        request.generation.usage = replace(request.generation.usage, cached_tokens=kept)
+        request.generation.cached_tokens = kept
+        request.generation.timing.started_s = time.monotonic()
+        self._counters.prompt_tokens += len(request.prompt)
+        self._counters.cached_tokens += kept
 
     def release_cancelled(self) -> None:
         """Free the slots of replies that nobody wants any more."""
@@ -106,19 +141,20 @@ class Scheduler:
 
     def _next_group(self) -> list[Slot]:
         """Return the slots to run in this step, all of one adapter, having set that adapter."""
-        groups: dict[AdapterKey | None, list[Slot]] = {}
+        groups: dict[Group, list[Slot]] = {}
         for slot in self._slots:
             if slot.job:
-                groups.setdefault(slot.job.request.owner.adapter, []).append(slot)
+                groups.setdefault(slot.job.request.group, []).append(slot)
         if not groups:
             return []
-        if self._adapter not in groups or (len(groups) > 1 and self._steps >= self._turn_ends):
+        if self._group not in groups or (len(groups) > 1 and self._timer() >= self._turn_ends):
             # a job's turn is the last one that it had: who has waited longest is next, the one just served last
-            self._adapter = min(groups, key=lambda key: min(slot.job.turn for slot in groups[key] if slot.job))
+            self._group = min(groups, key=lambda key: min(slot.job.turn for slot in groups[key] if slot.job))
             self._turn += 1
-            self._turn_ends = self._steps + TURN_STEPS
-        group = groups[self._adapter]
-        self._context.set_adapter(self._adapters.get(self._adapter, set(groups)) if self._adapter else None)
+            self._turn_ends = self._timer() + TURN_S
+        group, adapter = groups[self._group], self._group[0]
+        changed = self._context.set_adapter(self._adapters.get(adapter, self._in_use()) if adapter else None)
+        self._counters.adapter_swaps += changed
         for slot in group:
             if slot.job:
                 slot.job.turn = self._turn
@@ -128,45 +164,105 @@ class Scheduler:
     def _evaluate(self, running: Sequence[Slot]) -> None:
         """Evaluate one batch, and give each sequence whose prompt is through its next token."""
         self._batch.clear()
-        room = self._batch.capacity - len(running)
         rows: list[tuple[Slot, Job, int]] = []
-        for slot in running:
+        for slot, count in self._shares(running):
             if not (job := slot.job):
                 continue
-            # each has room for one token, so no prompt can keep another sequence waiting
-            tokens, job.pending = job.pending[: room + 1], job.pending[room + 1 :]
-            room -= len(tokens) - 1
-            row = self._batch.add(slot.id, len(slot.tokens), tokens, outputs=0 if job.pending else 1)
+            tokens, job.pending = job.pending[:count], job.pending[count:]
+            every = job.request.sampling.prompt_logprobs and job.in_prompt
+            outputs = len(tokens) if every else 0 if job.pending else 1
+            row = self._batch.add(slot.id, len(slot.tokens), tokens, outputs=outputs)
             slot.tokens += tokens
-            if not job.pending:
+            if outputs:
                 rows.append((slot, job, row))
         self._context.decode(self._batch)
+        self._counters.decoded_batches += 1
         lost = []
         for slot, job, row in rows:
-            if self._context.has_numbers(row):
-                self._advance(slot, job, job.sampler.sample(self._context, row))
-            else:
+            if not self._context.has_numbers(row):
                 lost.append((slot, job))
+                continue
+            if job.request.sampling.prompt_logprobs and job.in_prompt:
+                self._note_prompt(slot, job, row)
+            if not job.pending:
+                self._sample(slot, job, row)
         if lost:
             self._recover(lost)
 
-    def _advance(self, slot: Slot, job: Job, token: int) -> None:
-        """Take a sequence's next token: hand over its text, and end the reply where it ends."""
+    def _shares(self, running: Sequence[Slot]) -> list[tuple[Slot, int]]:
+        """How many tokens of each sequence go into the next batch, in the order of the slots.
+
+        Each has room for one, so no prompt can keep another sequence waiting; what else there is prompts share evenly,
+        the short ones first, so that none waits for a long one to be through.
+        """
+        long = sorted(
+            (slot for slot in running if slot.job and len(slot.job.pending) > 1), key=lambda slot: _pending(slot)
+        )
+        room = self._batch.capacity - len(running)
+        if len(long) < len(running):
+            room = min(room, PROMPT_SHARE)
+        shares = {slot.id: 1 for slot in running}
+        for place, slot in enumerate(long):
+            most = room // (len(long) - place) + 1
+            if slot.job and slot.job.request.sampling.prompt_logprobs:
+                most = min(most, max(1, OUTPUT_ROWS // len(long)))
+            shares[slot.id] = min(_pending(slot), most)
+            room -= shares[slot.id] - 1
+        return [(slot, shares[slot.id]) for slot in running]
+
+    def _sample(self, slot: Slot, job: Job, row: int) -> None:
+        """Choose a sequence's next token: hand over its text, and end the reply where it ends."""
         generation, sampling = job.request.generation, job.request.sampling
-        if self._vocab.ends_generation(token):
-            self._leave(slot, Chunk(job.stream.finish(), "stop"))
+        if generation.timing.first_token_s is None:
+            generation.timing.first_token_s = time.monotonic()
+            generation.prompt_logprobs = tuple(job.prompt_logprobs)
+            if job.request.whole:
+                generation.put(Chunk(""))
+        if sampling.max_tokens == 0:
+            self._leave(slot, Chunk("", "length"))
             return
-        job.produced += 1
-        generation.usage = replace(generation.usage, completion_tokens=job.produced)
+        token = job.sampler.sample(self._context, row)
+        if self._vocab.ends_generation(token):
+            self._leave(slot, self._chunk(job, job.stream.finish(), "stop"))
+            return
+        generation.completion_tokens += 1
+        if sampling.logprobs is not None:
+            entry = token_logprob(token, self._context.row(row), sampling.logprobs, self._vocab)
+            job.held.append((job.stream.taken_bytes, entry))
         text = job.stream.push(self._vocab.piece(token))
         if job.stream.stopped:
-            self._leave(slot, Chunk(text, "stop"))
-        elif job.produced == sampling.max_tokens or len(slot.tokens) == self._context_tokens:
-            self._leave(slot, Chunk(text + job.stream.finish(), "length"))
+            self._leave(slot, self._chunk(job, text, "stop"))
+        elif generation.completion_tokens == sampling.max_tokens or len(slot.tokens) == self._context_tokens:
+            self._leave(slot, self._chunk(job, text + job.stream.finish(), "length"))
         else:
             job.pending = [token]
             if text:
-                generation.put(Chunk(text))
+                chunk = self._chunk(job, text)
+                if job.request.whole:
+                    job.unsaid.append(chunk)
+                else:
+                    generation.put(chunk)
+
+    @staticmethod
+    def _chunk(job: Job, text: str, finish_reason: str | None = None) -> Chunk:
+        """A chunk with the logprobs of the tokens that its text begins or ends."""
+        if not job.held:
+            return Chunk(text, finish_reason)
+        out = job.stream.given_bytes
+        ready = tuple(entry for start, entry in job.held if start < out)
+        job.held = [] if finish_reason else job.held[len(ready) :]
+        return Chunk(text, finish_reason, ready)
+
+    def _note_prompt(self, slot: Slot, job: Job, row: int) -> None:
+        """Take the log-probabilities of the prompt's tokens that the last batch foretold; ``row`` is its last one."""
+        top, prompt = job.request.sampling.logprobs or 0, job.request.prompt
+        if not job.prompt_logprobs:
+            job.prompt_logprobs.append(TokenLogprob(prompt[0], self._vocab.spelling(prompt[0]), None))
+        known, through = len(job.prompt_logprobs), len(slot.tokens)
+        for position in range(known, min(through + 1, len(prompt))):
+            # the row of position p foretells the token at p + 1
+            logits = self._context.row(row - (through - position))
+            job.prompt_logprobs.append(token_logprob(prompt[position], logits, top, self._vocab))
 
     def _recover(self, lost: Sequence[tuple[Slot, Job]]) -> None:
         """Start the sequences whose logits are no numbers again, in a clean cache; end those it has happened to before.
@@ -179,6 +275,7 @@ class Scheduler:
         for slot in self._slots:
             if slot.job:
                 slot.job.pending = slot.tokens + slot.job.pending
+                slot.job.prompt_logprobs = []
             else:
                 slot.owner = None
             slot.tokens = []
@@ -195,9 +292,25 @@ class Scheduler:
             slot.job = None
             slot.last_used = self._steps
             job.sampler.close()
-            job.request.generation.put(event)
+            generation = job.request.generation
+            generation.timing.ended_s = time.monotonic()
+            self._counters.completion_tokens += generation.completion_tokens
+            if job.unsaid:
+                last = [event] if isinstance(event, Chunk) else []
+                generation.put(_joined([*job.unsaid, *last]))
+            if not (job.unsaid and isinstance(event, Chunk)):
+                generation.put(event)
 
     def _forget(self, slot: Slot) -> None:
         self._context.keep(slot.id, 0)
         slot.tokens = []
         slot.owner = None
+
+
+def _joined(chunks: Sequence[Chunk]) -> Chunk:
+    logprobs = tuple(entry for chunk in chunks for entry in chunk.logprobs)
+    return Chunk("".join(chunk.text for chunk in chunks), chunks[-1].finish_reason, logprobs)
+
+
+def _pending(slot: Slot) -> int:
+    return len(slot.job.pending) if slot.job else 0

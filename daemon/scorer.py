@@ -88,7 +88,7 @@ class LlamaScorer:
         prompt = encode_prompt(self._vocab, self._template, messages)
         self._start(adapter, len(prompt) + 1)
         greedy = Sampling(temperature=0)
-        sampler = Sampler(greedy, n_vocab=self._vocab.size, context_tokens=self._context_tokens)
+        sampler = Sampler(greedy, self._vocab, context_tokens=self._context_tokens)
         stream = TextStream()
         text, position, pending = "", 0, prompt
         try:

@@ -9,7 +9,8 @@ class TextStream:
 
     A character split over pieces waits for its last byte; text that may be the start of a stop string waits until it
     is or is not. The text that comes out is the same however the bytes were cut: it ends before whichever stop string
-    is complete first. Bytes that are no UTF-8 at all become U+FFFD.
+    is complete first. Bytes that are no UTF-8 at all become U+FFFD. ``taken_bytes`` and ``given_bytes`` count what went
+    in and what came out.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -17,23 +18,28 @@ class TextStream:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
         self.stopped = False
+        self.taken_bytes = 0
+        self.given_bytes = 0
 
     def push(self, piece: bytes) -> str:
         """Take the next bytes; return the text that is now certain. After a stop string, ``stopped`` is true."""
+        self.taken_bytes += len(piece)
         self._held += self._decoder.decode(piece)
         found = [(at + len(stop), at) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
             cut = min(found)[1]
-            text, self._held = self._held[:cut], ""
-            return text
+            return self._give(cut, end=True)
         cut = len(self._held) - self._undecided()
-        text, self._held = self._held[:cut], self._held[cut:]
-        return text
+        return self._give(cut)
 
     def finish(self) -> str:
         """Return what was held back; a character whose last bytes never came is dropped."""
-        text, self._held = self._held, ""
+        return self._give(len(self._held))
+
+    def _give(self, cut: int, *, end: bool = False) -> str:
+        text, self._held = self._held[:cut], "" if end else self._held[cut:]
+        self.given_bytes += len(text.encode("utf-8", "replace"))
         return text
 
     def _undecided(self) -> int:

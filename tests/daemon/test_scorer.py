@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from familiar.daemon.engine import Engine, Sampling
+from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.scorer import LlamaScorer
 from familiar.memory.errors import BadFile, InvalidInput
 from familiar.memory.types import Message
@@ -89,7 +90,7 @@ def test_generation_and_prompts_are_the_engines(
     scorer: LlamaScorer, model_path: Path, write_lora: Callable[..., Path]
 ) -> None:
     adapter = write_lora("d.gguf", strength=3.0)
-    with Engine.open(model_path, slots=1, threads=1) as engine:
+    with Engine.open(model_path, EngineOptions(slots=1, threads=1)) as engine:
         prompt = engine.encode_prompt(ASK)
         assert scorer.encode(ASK, "Paris.")[0] == prompt
         for path in (None, adapter):
