@@ -4,17 +4,26 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from familiar.daemon import errors, routes_admin, routes_chat, routes_feedback
+from familiar.daemon import errors, openapi, routes_admin, routes_chat, routes_feedback, routes_text
 from familiar.daemon.guard import Guard
+from familiar.daemon.metrics import Observer
 from familiar.daemon.state import State
 
 
 def create_app(state: State) -> FastAPI:
     """Build the application. It does not close ``state``."""
     # FastAPI's documentation pages load scripts from the network, which this service must not cause.
-    app = FastAPI(title="Familiar", version=version("familiar-llm"), docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Familiar",
+        version=version("familiar-llm"),
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.add_middleware(Observer, metrics=state.metrics)
     app.add_middleware(Guard, host=state.settings.host, allowed_hosts=state.settings.allowed_hosts)
     errors.install(app)
-    for routes in (routes_chat, routes_feedback, routes_admin):
+    for routes in (routes_chat, routes_text, routes_feedback, routes_admin):
         app.include_router(routes.router(state))
+    openapi.install(app)
     return app

@@ -1,31 +1,59 @@
 """What happens between a chat request and its reply, free of HTTP: choose the adapter, recall, encode, generate, log.
 
 Everything about a request is decided here once, from the store, and travels with it: two requests share no adapter and
-no prompt. The exchange is in the store before the end of the reply is handed over, so its id can be used at once.
+no prompt. The exchange is in the store before the end of the reply is handed over, so its id can be used at once. What
+blocks (the store, the template, the tokeniser) runs in worker threads; what waits, waits in the event loop.
 """
 
+import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
 
-from familiar.daemon import model_ids
-from familiar.daemon.cancellation import Cancellation
-from familiar.daemon.engine import Chunk, Engine, Generation, Sampling
+from familiar.daemon import history
+from familiar.daemon.beginning import begin
+from familiar.daemon.engine import Engine, Generation, Sampling
 from familiar.daemon.model_ids import ModelChoice
+from familiar.daemon.outbox import Mailbox, Outbox
 from familiar.daemon.prompt import memory_block, with_memories
-from familiar.daemon.schemas import ChatRequest
+from familiar.daemon.reply import CANCELLED, Choices, Finished, Text, Totals
+from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.served_adapters import Served, ServedAdapters
-from familiar.memory.errors import BadFile, FamiliarError
+from familiar.daemon.structured import Structure, structure_of
+from familiar.memory.errors import FamiliarError
 from familiar.memory.recall import recall
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Memory, Message
 
 log = logging.getLogger("familiar")
 
-CANCELLED = "cancelled"
-"""The logged finish reason of a reply whose client went away; what was produced until then is kept."""
+
+@dataclass(frozen=True)
+class Ended:
+    """The reply is over and logged, or ``notice`` says why it is not."""
+
+    totals: Totals
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that was decided about a request before it was queued. ``trimmed`` messages were left out to make it fit."""
+
+    user_id: int
+    choice: ModelChoice
+    messages: tuple[Message, ...]
+    memories: tuple[Memory, ...]
+    prompt_ids: tuple[int, ...]
+    trimmed: int
+    samplings: tuple[Sampling, ...]
+    structure: Structure
+    served: Served
 
 
 @dataclass(frozen=True)
@@ -35,110 +63,103 @@ class Started:
     id: str
     created_at: float
     model: str
-    adapter_version: int | None
-    memory_ids: tuple[str, ...]
-    notice: str | None = None
+    plan: Plan
 
-
-@dataclass(frozen=True)
-class Text:
-    """A piece of the reply."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The reply is over and logged, or ``notice`` says why it is not."""
-
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    notice: str | None = None
-
-
-Event = Started | Text | Ended
+    @property
+    def extension(self) -> dict[str, object]:
+        """What a reply tells beside OpenAI's fields."""
+        return {
+            "adapter_version": self.plan.served.version,
+            "memories": [memory.id for memory in self.plan.memories],
+            "trimmed_messages": self.plan.trimmed,
+            "notice": self.plan.served.notice,
+        }
 
 
 class ChatService:
-    """Answers chat requests from one store and one engine. Thread-safe."""
+    """Answers chat requests from one store and one engine. ``begin`` and what it returns belong to the event loop."""
 
     def __init__(
         self,
         store: Store,
         engine: Engine,
         adapters: ServedAdapters,
+        outbox: Outbox,
+        workers: Executor,
         *,
         memory_budget_tokens: int,
+        trim: bool = False,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.monotonic,
         new_id: Callable[[], str] = lambda: f"chatcmpl-{secrets.token_hex(12)}",
     ) -> None:
+        """``trim``: leave out a conversation's oldest messages where it outgrows the context, unless a request says."""
         self._store = store
         self._engine = engine
         self._adapters = adapters
+        self._outbox = outbox
+        self._workers = workers
         self._memory_budget_tokens = memory_budget_tokens
+        self._trim = trim
         self._clock = clock
         self._timer = timer
         self._new_id = new_id
         self._header_tokens = engine.count_tokens(memory_block(()))
 
-    def answer(self, request: ChatRequest, cancellation: Cancellation) -> Iterator[Event]:
-        """Yield one Started, the Texts, and one Ended. Run it to its end: what it produced is logged then.
-
-        Once cancelled it ends without an Ended, having logged the part that was produced.
+    async def begin(self, user_id: int, request: ChatRequest) -> "ChatReply":
+        """Queue the request and wait for the beginning of its reply.
 
         Raises:
-            UnknownModel, InvalidInput, Busy, BadFile: before anything was yielded, when the request cannot be answered.
+            UnknownModel, InvalidInput, Busy, BadFile: the request cannot be answered.
         """
         begun = self._timer()
-        user_id = self._store.default_user()
-        numbers = [version.number for version in self._store.versions(user_id)]
-        choice = model_ids.parse(request.model, numbers, adapter=self._store.current_version(user_id) is not None)
-        messages = tuple(_message(each.role, each.content) for each in request.messages)
+        plan, choices = await begin(
+            self._outbox,
+            self._workers,
+            partial(self._start, user_id, request),
+            partial(self._adapters.fall_back_for, user_id, request.model),
+        )
+        started = Started(self._new_id(), self._clock(), request.model, plan)
+        return ChatReply(started, choices, partial(self._log, started, request, choices, begun), self._workers)
+
+    # ---- in worker threads ----
+
+    def _start(
+        self, user_id: int, request: ChatRequest, mailbox: Mailbox, served: Served | None
+    ) -> tuple[Plan, list[list[Generation]]]:
+        plan = self._plan(user_id, request, served)
+        generations = self._engine.choices(
+            plan.prompt_ids,
+            plan.samplings,
+            adapter=plan.served.path,
+            cache_key=f"user-{user_id}",
+            # The plain model is promised to the bit (see the engine).
+            exact=not (plan.choice.memory or plan.choice.adapter),
+            whole=not request.stream,
+            deliver=mailbox.post,
+        )
+        mailbox.attach(generations)
+        return plan, [generations]
+
+    def _plan(self, user_id: int, request: ChatRequest, served: Served | None) -> Plan:
+        choice = self._adapters.parse(user_id, request.model)
+        structure = structure_of(request, None)
+        messages = tuple(each.message for each in request.messages)
         memories = self._recall(user_id, messages) if choice.memory else ()
-        prompt_ids, memories = self._encode(messages, memories)
-        reply = self._start(user_id, choice, prompt_ids, Sampling(**request.sampling), cancellation)
-        memory_ids = tuple(memory.id for memory in memories)
-        served = reply.served
-        started = Started(self._new_id(), self._clock(), request.model, served.version, memory_ids, served.notice)
-        pieces: list[str] = []
-        finish_reason = CANCELLED
-        logged: str | None = None
-        try:
-            yield started
-            for chunk in reply.chunks():
-                if chunk.text:
-                    pieces.append(chunk.text)
-                    yield Text(chunk.text)
-                finish_reason = chunk.finish_reason or finish_reason
-        except Exception:
-            finish_reason = "error"
-            raise
-        finally:
-            reply.generation.cancel()
-            usage = reply.generation.usage
-            logged = self._log(
-                Exchange(
-                    id=started.id,
-                    user_id=user_id,
-                    created_at=started.created_at,
-                    model=request.model,
-                    messages=messages,
-                    completion="".join(pieces),
-                    adapter_version=served.version,
-                    memory_ids=memory_ids,
-                    sampling=request.logged_sampling,
-                    prompt_tokens=usage.prompt_tokens,
-                    completion_tokens=usage.completion_tokens,
-                    finish_reason=finish_reason,
-                    duration_ms=(self._timer() - begun) * 1000,
-                )
-            )
-        if finish_reason != CANCELLED:
-            notice = " ".join(text for text in (served.notice, logged) if text) or None
-            yield Ended(finish_reason, usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, notice)
+        prompt_ids, memories, trimmed = self._encode(request, messages, memories, structure)
+        self._engine.check_choices(request.choices)
+        sampling = Sampling(**request.sampling, **structure.sampling)
+        return Plan(
+            user_id=user_id,
+            choice=choice,
+            messages=messages,
+            memories=memories,
+            prompt_ids=tuple(prompt_ids),
+            trimmed=trimmed,
+            samplings=each_choice(sampling, request.choices),
+            structure=structure,
+            served=served or self._adapters.choose(user_id, choice),
+        )
 
     def _recall(self, user_id: int, messages: Sequence[Message]) -> tuple[Memory, ...]:
         if self._memory_budget_tokens == 0:
@@ -151,56 +172,91 @@ class ChatService:
         return self._engine.count_tokens(memory_block((memory,))) - self._header_tokens
 
     def _encode(
-        self, messages: Sequence[Message], memories: tuple[Memory, ...]
-    ) -> tuple[list[int], tuple[Memory, ...]]:
-        """The prompt's tokens, and the memories in it: none when the prompt only fits without them."""
-        prompt_ids = self._engine.encode_prompt(with_memories(messages, memories))
-        if memories and len(prompt_ids) >= self._engine.info.context_tokens:
-            return self._engine.encode_prompt(messages), ()
-        return prompt_ids, memories
+        self, request: ChatRequest, messages: Sequence[Message], memories: tuple[Memory, ...], structure: Structure
+    ) -> tuple[list[int], tuple[Memory, ...], int]:
+        """The prompt's tokens, the memories in it, and how many messages were left out to make it fit.
 
-    def _start(
-        self, user_id: int, choice: ModelChoice, prompt_ids: list[int], sampling: Sampling, cancellation: Cancellation
-    ) -> "_Reply":
-        """Start generating and wait for the first piece; an adapter that cannot be loaded falls back as it may."""
-        served = self._adapters.choose(user_id, choice)
-        # The plain model is promised to the bit, which a reused prefix is not (see the engine).
-        cache_key = f"user-{user_id}" if choice.memory or choice.adapter else ""
-        while True:
-            try:
-                generation = self._engine.generate(prompt_ids, sampling, adapter=served.path, cache_key=cache_key)
-                cancellation.attach(generation.cancel)
-                rest = iter(generation)
-                return _Reply(served, generation, next(rest, None), rest)
-            except BadFile as error:
-                if served.path is None:
-                    raise
-                served = self._adapters.fall_back(choice, error)
+        History is trimmed where that was asked for; else the memories go where the prompt only fits without them.
+        """
 
-    def _log(self, exchange: Exchange) -> str | None:
-        """Store the exchange. Where that fails the reply is still given: a line for the user says what is missing."""
+        def encode(turns: Sequence[Message], shown: tuple[Memory, ...]) -> list[int]:
+            return self._engine.encode_prompt(with_memories(turns, shown), structure.template_tools)
+
+        limit = self._engine.info.context_tokens
+        prompt_ids = encode(messages, memories)
+        trim = self._trim if request.truncation is None else request.truncation == "auto"
+        wanted = request.sampling.get("max_tokens")
+        room = limit - history.reply_room(limit, wanted)
+        if trim and len(prompt_ids) > room:
+            kept = history.trimmed(messages, lambda turns: len(encode(turns, memories)) <= room)
+            return encode(kept, memories), memories, len(messages) - len(kept)
+        if memories and len(prompt_ids) >= limit:
+            return encode(messages, ()), (), 0
+        return prompt_ids, memories, 0
+
+    def _log(self, started: Started, request: ChatRequest, choices: Choices, begun: float) -> str | None:
+        """Store each choice as an exchange: the first under the reply's id, the others under that and their index.
+
+        Where that fails the reply is still given: a line for the user says what is missing.
+        """
+        plan = started.plan
         try:
-            self._store.add_exchange(exchange)
+            for index, reason in enumerate(choices.finish_reasons):
+                prompt_tokens, completion_tokens = choices.usage_of(index)
+                self._store.add_exchange(
+                    Exchange(
+                        id=f"{started.id}:{index}" if index else started.id,
+                        user_id=plan.user_id,
+                        created_at=started.created_at,
+                        model=started.model,
+                        messages=plan.messages,
+                        completion="".join(choices.texts[index]),
+                        adapter_version=plan.served.version,
+                        memory_ids=tuple(memory.id for memory in plan.memories),
+                        sampling=request.logged_sampling,
+                        prompt_tokens=prompt_tokens,
+                        completion_tokens=completion_tokens,
+                        finish_reason=reason,
+                        duration_ms=(self._timer() - begun) * 1000,
+                    )
+                )
         except FamiliarError as error:
-            log.error("Exchange %s was not logged: %s", exchange.id, error)
+            log.error("Exchange %s was not logged: %s", started.id, error)
             return f"This reply was not logged, so it cannot be corrected: {error}"
         return None
 
 
-@dataclass(frozen=True)
-class _Reply:
-    """A generation that has begun: its first chunk (None when it was cancelled before one) and the rest."""
+class ChatReply:
+    """A reply that has begun. Read ``events`` to their end: what was produced is logged then, whoever still listens."""
 
-    served: Served
-    generation: Generation
-    first: Chunk | None
-    rest: Iterator[Chunk]
+    def __init__(self, started: Started, choices: Choices, log: Callable[[], str | None], workers: Executor) -> None:
+        self.started = started
+        self._choices = choices
+        self._log = log
+        self._workers = workers
 
-    def chunks(self) -> Iterator[Chunk]:
-        if self.first is not None:
-            yield self.first
-            yield from self.rest
+    async def events(self) -> AsyncGenerator[list[Text | Finished] | Ended, None]:
+        """Yield the reply as it comes, and one Ended; none when it was cancelled, having logged the part produced."""
+        logged: str | None = None
+        try:
+            async with aclosing(self._choices.events()) as produced:
+                async for events in produced:
+                    yield events
+        finally:
+            self._choices.close()
+            running = asyncio.get_running_loop().run_in_executor(self._workers, self._log)
+            logged = await asyncio.shield(running)
+        if CANCELLED not in self._choices.finish_reasons:
+            notice = " ".join(text for text in (self.started.plan.served.notice, logged) if text) or None
+            yield Ended(self._choices.totals, notice)
+
+    def cancel(self) -> None:
+        """Stop within one token; ``events`` then ends."""
+        self._choices.cancel()
 
 
-def _message(role: str, content: str) -> Message:
-    return Message(role="system" if role == "developer" else role, content=content)
+def each_choice(sampling: Sampling, choices: int) -> tuple[Sampling, ...]:
+    """The sampling of each choice: a given seed counts up, as equal seeds would give equal replies."""
+    if sampling.seed is None:
+        return (sampling,) * choices
+    return tuple(replace(sampling, seed=sampling.seed + index) for index in range(choices))

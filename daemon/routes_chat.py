@@ -1,58 +1,57 @@
 """``/v1/chat/completions`` and ``/v1/models``: the events of a reply as OpenAI's clients read them.
 
 Beside OpenAI's fields a reply holds ``familiar``: the adapter version, the ids of the memories that were shown to the
-model, and a notice for the user, if any. In a stream it is on the first chunk and on the one with the finish reason.
+model, how many messages were left out to make it fit, the time that it took, and a notice for the user, if any. In a
+stream it is on the first chunk and on the last one with a finish reason.
 """
 
-import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
 
-from familiar.daemon import errors, model_ids
-from familiar.daemon.chat_service import Ended, Event, Started, Text
-from familiar.daemon.schemas import ChatRequest
+from familiar.daemon import errors, model_ids, openapi, wire
+from familiar.daemon.chat_choices import ChatChoice
+from familiar.daemon.chat_service import ChatReply, Ended, Started
+from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
+from familiar.daemon.reply import Text
+from familiar.daemon.schemas_chat import ChatRequest
+from familiar.daemon.schemas_replies import ChatCompletion, ChatCompletionChunk, ModelCard, ModelList
 from familiar.daemon.state import State
-
-T = TypeVar("T")
-
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that went away: nobody reads it, but the access log does."""
 
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
     routes = APIRouter()
+    User = Annotated[int, Depends(state.identify)]
 
-    @routes.post("/v1/chat/completions", response_model=None)
-    async def create_chat_completion(chat: ChatRequest, request: Request) -> Response:
+    @routes.post(
+        "/v1/chat/completions",
+        response_model=None,
+        responses=openapi.replies(ChatCompletion, 400, 404, 415, 503, also=openapi.stream_of(ChatCompletionChunk)),
+    )
+    async def create_chat_completion(chat: ChatRequest, request: Request, user: User) -> Response:
         """Answer a chat, whole or as server-sent events."""
-        events = state.workers.iterate(lambda cancellation: state.chat.answer(chat, cancellation))
         # Awaited before the reply's head goes out, so that an error there has its own status.
-        started = await _unless_gone(request, anext(events, None))
-        if not isinstance(started, Started):
-            await events.aclose()
+        reply = await unless_gone(request, state.chat.begin(user, chat))
+        if reply is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         if chat.stream:
-            headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-            stream = _stream(started, events, include_usage=chat.include_usage)
-            return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
-        body = await _unless_gone(request, _whole(started, events))
-        await events.aclose()
+            return EventStream(_stream(reply, chat), reply.cancel)
+        body = await unless_gone(request, _whole(reply, chat))
         return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
 
-    @routes.get("/v1/models")
-    def list_models() -> dict[str, Any]:
+    @routes.get("/v1/models", response_model=None, responses=openapi.replies(ModelList))
+    def list_models(user: User) -> dict[str, Any]:
         """List the models that this service answers as."""
-        return {"object": "list", "data": list(_models(state).values())}
+        return {"object": "list", "data": list(_models(state, user).values())}
 
-    @routes.get("/v1/models/{model_id}")
-    def get_model(model_id: str) -> dict[str, Any]:
+    @routes.get("/v1/models/{model_id}", response_model=None, responses=openapi.replies(ModelCard, 404))
+    def get_model(model_id: str, user: User) -> dict[str, Any]:
         """Describe one model."""
-        models = _models(state)
+        models = _models(state, user)
         if model_id not in models:
             raise model_ids.UnknownModel(model_id, list(models))
         return models[model_id]
@@ -60,12 +59,11 @@ def router(state: State) -> APIRouter:
     return routes
 
 
-def _models(state: State) -> dict[str, dict[str, Any]]:
+def _models(state: State, user: int) -> dict[str, dict[str, Any]]:
     """OpenAI's model objects by id; a version was created when it was promoted, the others when the service started."""
-    user = state.store.default_user()
-    created = {f"familiar:v{version.number}": version.created_at for version in state.store.versions(user)}
-    numbers = [version.number for version in state.store.versions(user)]
-    ids = model_ids.listed(numbers, adapter=state.store.current_version(user) is not None)
+    versions = state.adapters.fitting(user)
+    created = {f"familiar:v{version.number}": version.created_at for version in versions}
+    ids = model_ids.listed([version.number for version in versions], adapter=state.adapters.current(user) is not None)
     return {
         name: {
             "id": name,
@@ -77,91 +75,67 @@ def _models(state: State) -> dict[str, dict[str, Any]]:
     }
 
 
-async def _unless_gone(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of ``work``, or None when the client goes away first; then ``work`` is cancelled."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        leaving.cancel()
-        working.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+def _common(started: Started, kind: str) -> dict[str, Any]:
+    return {"id": started.id, "object": kind, "created": int(started.created_at), "model": started.model}
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+def _extension(started: Started, ended: Ended) -> dict[str, Any]:
+    return {**started.extension, "notice": ended.notice, "timings": wire.timings(ended.totals)}
 
 
-def _extension(started: Started, notice: str | None) -> dict[str, Any]:
-    return {"adapter_version": started.adapter_version, "memories": list(started.memory_ids), "notice": notice}
-
-
-def _usage(ended: Ended) -> dict[str, Any]:
-    return {
-        "prompt_tokens": ended.prompt_tokens,
-        "completion_tokens": ended.completion_tokens,
-        "total_tokens": ended.prompt_tokens + ended.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": ended.cached_tokens},
-    }
-
-
-async def _whole(started: Started, events: AsyncIterator[Event]) -> dict[str, Any] | None:
+async def _whole(reply: ChatReply, chat: ChatRequest) -> dict[str, Any] | None:
     """OpenAI's chat.completion object; None when the reply was cancelled."""
-    texts: list[str] = []
-    async for event in events:
-        if isinstance(event, Text):
-            texts.append(event.text)
-        elif isinstance(event, Ended):
-            message = {"role": "assistant", "content": "".join(texts), "refusal": None}
-            choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": event.finish_reason}
-            return {
-                "id": started.id,
-                "object": "chat.completion",
-                "created": int(started.created_at),
-                "model": started.model,
-                "choices": [choice],
-                "usage": _usage(event),
-                "familiar": _extension(started, event.notice),
-            }
+    started = reply.started
+    choices = [ChatChoice(index, chat, started.plan.structure) for index in range(chat.choices)]
+    async with aclosing(reply.events()) as produced:
+        async for events in produced:
+            if isinstance(events, Ended):
+                return {
+                    **_common(started, "chat.completion"),
+                    "choices": [choice.whole() for choice in choices],
+                    "usage": wire.usage(events.totals),
+                    "familiar": _extension(started, events),
+                }
+            for event in events:
+                choices[event.index].take(event)
     return None
 
 
-async def _stream(
-    started: Started, events: AsyncGenerator[Event, None], *, include_usage: bool
-) -> AsyncGenerator[str, None]:
+async def _stream(reply: ChatReply, chat: ChatRequest) -> AsyncGenerator[bytes, None]:
     """OpenAI's chat.completion.chunk objects as server-sent events: role, texts, finish reason, usage, [DONE]."""
-    common = {
-        "id": started.id,
-        "object": "chat.completion.chunk",
-        "created": int(started.created_at),
-        "model": started.model,
-    }
-    usage_field = {"usage": None} if include_usage else {}
-
-    def chunk(delta: dict[str, str], finish_reason: str | None = None, **more: Any) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _event({**common, "choices": [choice], **usage_field, **more})
-
+    started = reply.started
+    write = wire.ChunkWriter(
+        _common(started, "chat.completion.chunk"),
+        include_usage=chat.include_usage,
+        before=',"delta":{"content":',
+        after='},"logprobs":null,"finish_reason":null',
+    )
+    choices = [ChatChoice(index, chat, started.plan.structure) for index in range(chat.choices)]
+    # Goes out with the first text: one write less before it.
+    out = [write.choice(choice.opening(), familiar=started.extension) for choice in choices]
+    ends: list[dict[str, Any]] = []
     try:
-        yield chunk({"role": "assistant", "content": ""}, familiar=_extension(started, started.notice))
-        async for event in events:
-            if isinstance(event, Text):
-                yield chunk({"content": event.text})
-            elif isinstance(event, Ended):
-                yield chunk({}, event.finish_reason, familiar=_extension(started, event.notice))
-                if include_usage:
-                    yield _event({**common, "choices": [], "usage": _usage(event)})
-                yield "data: [DONE]\n\n"
+        async with aclosing(reply.events()) as produced:
+            async for events in produced:
+                if isinstance(events, Ended):
+                    out += [write.choice(end) for end in ends[:-1]]
+                    out.append(write.choice(ends[-1], familiar=_extension(started, events)))
+                    if chat.include_usage:
+                        out.append(write.totals(events.totals))
+                    out.append(wire.DONE)
+                else:
+                    for event in events:
+                        choice = choices[event.index]
+                        if choice.plain and isinstance(event, Text):
+                            out.append(write.text(event.index, event.text))
+                        else:
+                            deltas, end = choice.stream(event)
+                            out += [write.choice(delta) for delta in deltas]
+                            ends += end
+                if out:
+                    yield b"".join(out)
+                    out = []
     except Exception as error:
         # The status has gone out: clients read an error event, and the stream ends without [DONE].
         errors.log.error("The stream of %s broke: %s", started.id, error)
-        yield _event(errors.body_of(error))
-    finally:
-        await events.aclose()
-
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+        yield b"".join(out) + wire.event(errors.body_of(error))

@@ -2,42 +2,86 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 
-from familiar.daemon.cancellation import Workers
+from familiar.daemon import base_models
+from familiar.daemon.auth import Identify
 from familiar.daemon.chat_service import ChatService
-from familiar.daemon.engine import QUEUE_LIMIT, Engine
+from familiar.daemon.engine import Engine
+from familiar.daemon.metrics import Metrics
+from familiar.daemon.outbox import Outbox
 from familiar.daemon.served_adapters import ServedAdapters
 from familiar.daemon.settings import Settings
+from familiar.daemon.text_service import TextService
 from familiar.memory.store import Store
 
-SPARE_WORKERS = 16
-"""Threads beyond what the engine takes in, so that a request too many reaches it and is told so, rather than waits."""
+WORKERS = 8
+"""Threads for what blocks: the store, the template, the tokeniser. Each piece of such work is short."""
 
 
 @dataclass(frozen=True)
 class State:
-    """The parts of a service: put together by ``make``, closed by ``close``. Times are seconds since the epoch."""
+    """The parts of a service: put together by ``make``, closed by ``close``. Times are seconds since the epoch.
+
+    ``base_sha256`` gives the served model's hash, and may read the whole file the first time.
+    """
 
     settings: Settings
     store: Store
     engine: Engine
+    adapters: ServedAdapters
+    base_sha256: Callable[[], str]
     chat: ChatService
-    workers: Workers
+    text: TextService
+    outbox: Outbox
+    workers: ThreadPoolExecutor
+    identify: Identify
+    metrics: Metrics
     started_at: float
     clock: Callable[[], float] = field(default=time.time)
 
     def close(self) -> None:
         """End what still generates, let it be logged, and close the engine and the store."""
         self.engine.close()
-        self.workers.close()
+        self.workers.shutdown()
         self.store.close()
 
 
-def make(settings: Settings, store: Store, engine: Engine, clock: Callable[[], float] = time.time) -> State:
-    """Put a service's parts together around an open store and engine, which it closes at the end."""
-    adapters = ServedAdapters(store, settings.data_dir, lambda: engine.info.sha256)
+def make(
+    settings: Settings,
+    store: Store,
+    engine: Engine,
+    clock: Callable[[], float] = time.time,
+    *,
+    local_token: str | None = None,
+) -> State:
+    """Put a service's parts together around an open store and engine, which it closes at the end.
+
+    ``local_token`` is what the commands of this machine send, see ``auth``.
+    """
+    base_sha256 = cache(lambda: base_models.identify(engine.info.path, settings.data_dir).sha256)
+    adapters = ServedAdapters(store, settings.data_dir, base_sha256)
     budget = settings.memory_budget_tokens
-    chat = ChatService(store, engine, adapters, memory_budget_tokens=budget, clock=clock)
-    workers = Workers(settings.slots + QUEUE_LIMIT + SPARE_WORKERS)
-    return State(settings, store, engine, chat, workers, started_at=clock(), clock=clock)
+    outbox, workers = Outbox(), ThreadPoolExecutor(WORKERS, thread_name_prefix="familiar-worker")
+    engine.after_step(outbox.flush)
+    trim = settings.context_overflow == "trim"
+    chat = ChatService(store, engine, adapters, outbox, workers, memory_budget_tokens=budget, trim=trim, clock=clock)
+    text = TextService(engine, adapters, outbox, workers, clock=clock)
+    identify = Identify(store, local_token, clock)
+    return State(
+        settings,
+        store,
+        engine,
+        adapters,
+        base_sha256,
+        chat,
+        text,
+        outbox,
+        workers,
+        identify,
+        Metrics(engine.stats),
+        started_at=clock(),
+        clock=clock,
+    )
