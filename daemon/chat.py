@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from familiar.daemon import local_service
+from familiar.daemon.cli_options import open_store
 from familiar.daemon.client import Client
 from familiar.memory.errors import FamiliarError, InvalidInput
 from familiar.memory.types import Message
@@ -43,9 +44,15 @@ class Conversation:
     completion_id: str | None = None
 
 
-def run(settings: "Settings", model: str) -> None:
-    """Chat on this process's terminal, with the running service or one of our own for the session."""
-    with _service(settings) as client:
+def run(settings: "Settings", model: str, user: str | None = None) -> None:
+    """Chat on this process's terminal, with the running service or one of our own for the session.
+
+    ``user`` is who chats, by name; None is the default user. Raises NotFound when there is no such user.
+    """
+    if user is not None:
+        with open_store(settings) as store:
+            store.users.named(user)
+    with _service(settings, user) as client:
         tty = sys.stdin.isatty() and sys.stdout.isatty()
         loop(client, Conversation(model), _line_reader(tty), _write, interactive=tty)
 
@@ -197,9 +204,9 @@ def _line_reader(tty: bool) -> Read:
 
 
 @contextmanager
-def _service(settings: "Settings") -> Iterator[Client]:
+def _service(settings: "Settings", user: str | None) -> Iterator[Client]:
     """The service that runs, or one started for this session."""
-    client = local_service.find(settings)
+    client = local_service.find(settings, user)
     if client is not None:
         with client:
             yield client
@@ -207,5 +214,7 @@ def _service(settings: "Settings") -> Iterator[Client]:
     if sys.stdin.isatty():
         _write("No service runs: starting one for this session…\n")
     log = settings.data_dir / "logs" / "service.log"
-    with local_service.running(settings.host, settings.port, settings.to_arguments(), log) as own:
+    with local_service.running(
+        settings.host, settings.port, settings.serve_arguments(), log, service_file=settings.service_file, user=user
+    ) as own:
         yield own

@@ -1,6 +1,7 @@
 """The command ``familiar``: the group, how an error reaches a person, and the commands that run the service.
 
-The other commands are in ``cli_learn`` (learning and versions), ``cli_memory`` (what is remembered) and ``cli_status``.
+The other commands are in ``cli_models`` (model files), ``cli_learn`` (learning and versions), ``cli_memory`` (what is
+remembered), ``cli_users`` (whose it is) and ``cli_status``.
 Heavy imports happen inside a command, so that ``familiar --help`` is quick.
 """
 
@@ -16,8 +17,10 @@ import click
 
 from familiar.daemon.cli_learn import adapters, export, learn, rollback
 from familiar.daemon.cli_memory import memory, rule
-from familiar.daemon.cli_options import load_settings, service_options
+from familiar.daemon.cli_models import models, pull
+from familiar.daemon.cli_options import load_settings, serve_options, service_options, user_option
 from familiar.daemon.cli_status import status
+from familiar.daemon.cli_users import users
 from familiar.memory.errors import FamiliarError
 
 DEBUG_ENV = "FAMILIAR_DEBUG"
@@ -31,7 +34,7 @@ def cli() -> None:
 
 
 @cli.command()
-@service_options
+@serve_options
 def serve(**flags: Any) -> None:
     """Serve the model to OpenAI clients on this machine."""
     settings = load_settings(flags)
@@ -42,13 +45,14 @@ def serve(**flags: Any) -> None:
 
 @cli.command()
 @service_options
+@user_option
 @click.option("--id", "model_id", default="familiar", show_default=True, help="Which model of the service to ask.")
-def chat(model_id: str, **flags: Any) -> None:
+def chat(model_id: str, user: str | None, **flags: Any) -> None:
     """Chat in the terminal, and correct what is said. Uses the running service, or starts one for the session."""
     settings = load_settings(flags)
     from familiar.daemon import chat as terminal
 
-    terminal.run(settings, model_id)
+    terminal.run(settings, model_id, user)
 
 
 @cli.command()
@@ -66,7 +70,7 @@ def demo(model: str | None, threads: int | None, keep: str | None, as_json: bool
     sys.exit(0 if passed else 1)
 
 
-for command in (learn, adapters, rollback, export, status, memory, rule):
+for command in (models, pull, learn, adapters, rollback, export, status, memory, rule, users):
     cli.add_command(command)
 
 

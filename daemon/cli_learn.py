@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from familiar.daemon.cli_options import load_settings, model_options, open_store, store_options
+from familiar.daemon.cli_options import load_settings, model_options, open_store, store_options, user_option
 from familiar.memory.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
@@ -35,16 +35,17 @@ PHASES = {
 
 @click.command()
 @model_options
+@user_option
 @click.option("--force", is_flag=True, help="Learn again although nothing has changed.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the corrections; the recipe's own by default.")
-def learn(force: bool, **flags: Any) -> None:
+def learn(force: bool, user: str | None, **flags: Any) -> None:
     """Train the corrections into a new adapter version, check it, and serve it if it passes."""
     settings = load_settings(flags)
     from familiar.daemon.learning import run_learner
 
     try:
         with progress_display() as on_event:
-            outcome = run_learner(settings, on_event, force=force)
+            outcome = run_learner(settings, on_event, force=force, user=user)
     except KeyboardInterrupt:
         click.echo("Stopped; `familiar learn` goes on from here.", err=True)
         raise
@@ -109,11 +110,16 @@ def _figure(value: object) -> str:
 
 @click.command()
 @store_options
-def adapters(**flags: Any) -> None:
+@user_option
+def adapters(user: str | None, **flags: Any) -> None:
     """List the adapter versions that were learned; * marks the one in service."""
-    with open_store(load_settings(flags)) as store:
-        user = store.default_user()
-        versions, current = store.versions(user), store.current_version(user)
+    settings = load_settings(flags)
+    from familiar.daemon import base_models, fitting
+
+    with open_store(settings) as store:
+        user_id = store.users.id_of(user)
+        versions, current = store.versions(user_id), fitting.served_version(settings, store, user_id)
+    base = base_models.in_service(settings) if versions else None
     if not versions:
         click.echo("No adapter yet: correct a few replies, then run `familiar learn`.")
         return
@@ -124,7 +130,9 @@ def adapters(**flags: Any) -> None:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created_at))
         gain = _figure(_check_value(each.report, "held_out"))
         passed = "passed" if each.report.get("passed") else "-"
-        click.echo(f"  {mark} v{each.number:<6}  {at}  {len(each.feedback_ids):>11}  {gain:>13}  {passed}")
+        fits = base is None or each.base_sha256 == base.sha256
+        other = "" if fits else f"  for {fitting.trained_on(each, settings.data_dir)}"
+        click.echo(f"  {mark} v{each.number:<6}  {at}  {len(each.feedback_ids):>11}  {gain:>13}  {passed}{other}")
     if serving is None:
         click.echo("  * base: no version is in service")
 
@@ -136,25 +144,39 @@ def _check_value(report: Mapping[str, Any], name: str) -> object:
 @click.command()
 @click.option("--to", "target", metavar="N|base", help="The version to serve; by default the one before.")
 @store_options
-def rollback(target: str | None, **flags: Any) -> None:
+@user_option
+def rollback(target: str | None, user: str | None, **flags: Any) -> None:
     """Serve an earlier adapter version, or the base model alone, from the next request on."""
     settings = load_settings(flags)
     from familiar.adapters import registry
+    from familiar.daemon import base_models
 
     with open_store(settings) as store:
-        served = registry.rollback(store, store.default_user()) if target is None else _serve(settings, store, target)
+        user_id = store.users.id_of(user)
+        base = base_models.in_service(settings)
+        served: tuple[int | None, int | None]
+        if target is None:
+            served = registry.rollback(store, user_id, base.sha256 if base else None)
+        else:
+            served = _serve(settings, store, user_id, target)
     click.echo(f"Serving {_named(served[1])} now, {_named(served[0])} before.")
 
 
-def _serve(settings: "Settings", store: "Store", target: str) -> tuple[int | None, int | None]:
+def _serve(settings: "Settings", store: "Store", user_id: int, target: str) -> tuple[int | None, int | None]:
     """Put the named version into service, once its files are seen to be whole; returns what was and what is served."""
     from familiar.adapters import registry
+    from familiar.daemon import base_models, fitting
 
-    user, number = store.default_user(), _target(target)
-    current = store.current_version(user)
+    number = _target(target)
+    current = fitting.served_version(settings, store, user_id)
     if number is not None:
-        registry.verify(settings.data_dir, store.version(user, number))
-    store.set_current(user, number)
+        version = store.version(user_id, number)
+        base = base_models.in_service(settings)
+        if base and version.base_sha256 != base.sha256:
+            trained_on = fitting.trained_on(version, settings.data_dir)
+            raise InvalidInput(f"v{number} was trained on {trained_on}: serve that model to have it.", "to")
+        registry.verify(settings.data_dir, version)
+    store.set_current(user_id, number)
     return current.number if current else None, number
 
 
@@ -176,25 +198,29 @@ def _named(version: int | None) -> str:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The file (gguf) or folder (peft).")
 @click.option("--version", "number", type=click.IntRange(min=1), help="The version; by default the one in service.")
 @model_options
-def export(form: str, out: Path, number: int | None, **flags: Any) -> None:
+@user_option
+def export(form: str, out: Path, number: int | None, user: str | None, **flags: Any) -> None:
     """Export an adapter version as a GGUF LoRA file or a PEFT folder."""
     settings = load_settings(flags)
-    click.echo(f"Wrote {export_version(settings, number, form, out)}")
+    click.echo(f"Wrote {export_version(settings, number, form, out, user)}")
 
 
-def export_version(settings: "Settings", number: int | None, form: str, out: Path) -> Path:
+def export_version(settings: "Settings", number: int | None, form: str, out: Path, user: str | None = None) -> Path:
     """Write one adapter version (None: the one in service) where other tools read it; returns what was written.
 
+    ``user`` is whose it is, by name; None is the default user.
+
     Raises:
-        NotFound: there is no such version, or none is in service.
+        NotFound: there is no such user or version, or none is in service.
         BadFile: the version's files are not as they were promoted.
     """
     from familiar.adapters.export import export as write
     from familiar.daemon import model_files
+    from familiar.daemon.fitting import served_version
 
     with open_store(settings) as store:
-        user = store.default_user()
-        version = store.version(user, number) if number else store.current_version(user)
+        user_id = store.users.id_of(user)
+        version = store.version(user_id, number) if number else served_version(settings, store, user_id)
     if version is None:
         raise NotFound("No adapter is in service: run `familiar learn`, or name one with --version.", "version")
     return write(settings.data_dir, version, form, out, model_files.resolve(settings.model))

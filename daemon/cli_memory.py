@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from familiar.daemon.cli_options import load_settings, open_store, store_options
+from familiar.daemon.cli_options import load_settings, open_store, store_options, user_option
 
 
 @click.group()
@@ -18,10 +18,11 @@ def memory() -> None:
 
 @memory.command("list")
 @store_options
-def list_memories(**flags: Any) -> None:
+@user_option
+def list_memories(user: str | None, **flags: Any) -> None:
     """List what is remembered, oldest first."""
     with open_store(load_settings(flags)) as store:
-        memories = store.memories(store.default_user())
+        memories = store.memories(store.users.id_of(user))
     if not memories:
         click.echo("Nothing is remembered yet: correct a reply in `familiar chat`, or state a `familiar rule`.")
     for each in memories:
@@ -32,25 +33,28 @@ def list_memories(**flags: Any) -> None:
 @memory.command()
 @click.argument("memory_id", metavar="ID")
 @store_options
-def forget(memory_id: str, **flags: Any) -> None:
+@user_option
+def forget(memory_id: str, user: str | None, **flags: Any) -> None:
     """Forget one memory, named by its ID from `familiar memory list`."""
     with open_store(load_settings(flags)) as store:
-        forgotten = store.memory(memory_id)
-        store.delete_memory(memory_id)
+        user_id = store.users.id_of(user)
+        forgotten = store.memory(user_id, memory_id)
+        store.delete_memory(user_id, memory_id)
     click.echo(f"Forgotten: {_shortened(forgotten.text)}")
 
 
 @click.command()
 @click.argument("text")
 @store_options
-def rule(text: str, **flags: Any) -> None:
+@user_option
+def rule(text: str, user: str | None, **flags: Any) -> None:
     """Remember a rule to keep to from now on, such as "Use metric units."."""
     from uuid import uuid4
 
     from familiar.feedback import signals
 
     with open_store(load_settings(flags)) as store:
-        signal = signals.rule(store.default_user(), text, id=f"fb-{uuid4().hex}", now=time.time())
+        signal = signals.rule(store.users.id_of(user), text, id=f"fb-{uuid4().hex}", now=time.time())
         store.add_feedback(signal.feedback, signal.memories)
     click.echo(f"Remembered: {_shortened(text)}")
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -29,10 +30,19 @@ class Chunk:
 class Client:
     """Talks to the service at ``base_url`` (without ``/v1``). Raises FamiliarError when none answers there."""
 
-    def __init__(self, base_url: str, *, timeout_s: float = 300.0) -> None:
+    def __init__(
+        self, base_url: str, *, token: str | None = None, user: str | None = None, timeout_s: float = 300.0
+    ) -> None:
+        """``token`` is the service's for this machine's commands, and ``user`` whom it is to answer; None: the default.
+
+        Both are as the ``auth`` module has them.
+        """
         self.base_url = base_url.rstrip("/")
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        if user is not None:
+            headers["X-Familiar-User"] = quote(user)
         self._http = httpx.Client(
-            base_url=self.base_url, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False
+            base_url=self.base_url, headers=headers, timeout=httpx.Timeout(timeout_s, connect=5.0), trust_env=False
         )
 
     def __enter__(self) -> Self:
@@ -45,12 +55,13 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    def alive(self) -> bool:
-        """Whether a familiar service answers."""
+    def pid(self) -> int | None:
+        """The process of the familiar service that answers, None when none does. Needs no key."""
         try:
-            return "familiar" in self.models()
+            pid = self._json("GET", "/health").get("pid")
         except FamiliarError:
-            return False
+            return None
+        return pid if isinstance(pid, int) else None
 
     def models(self) -> list[str]:
         """The model ids that the service lists."""

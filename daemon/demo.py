@@ -82,7 +82,7 @@ def _run(
     settings = settings_module.load({"model": model, "threads": threads, "data_dir": folder / "data", "host": HOST})
     log = settings.data_dir / "logs" / "service.log"
     say(f"A fresh store in {folder}, and a service of its own.")
-    with local_service.running(HOST, local_service.free_port(HOST), settings.to_arguments(), log) as service:
+    with local_service.running(HOST, local_service.free_port(HOST), settings.serve_arguments(), log) as service:
         ask = _asker(_openai(service.base_url))
         with _timed(figures, "chat"):
             replies = _chat(ask, say)

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from familiar.daemon.auth import Unauthorised
 from familiar.daemon.engine import EngineBusy, EngineClosed
 from familiar.memory import errors as our
 
@@ -36,6 +37,7 @@ _LATER = {"retry-after": "1"}
 KINDS: dict[type[BaseException], Kind] = {
     our.InvalidInput: Kind(400, "invalid_request_error", "invalid_value", {}),
     our.NotEnoughSignals: Kind(400, "invalid_request_error", "not_enough_signals", {}),
+    Unauthorised: Kind(401, "invalid_request_error", "invalid_api_key", {"www-authenticate": "Bearer"}),
     our.NotFound: Kind(404, "invalid_request_error", "not_found", {}),
     our.Busy: Kind(503, "server_error", "busy", _LATER),
     EngineBusy: Kind(503, "server_error", "busy", _LATER),

@@ -13,14 +13,14 @@ KINDS = ("correction", "rating", "preferred", "rule")
 RATINGS = {"good": 1, "bad": -1, 1: 1, -1: -1}
 
 
-def record(store: Store, request: FeedbackRequest, now: float) -> Signal:
-    """Store one signal and the memories that follow from it, and return both.
+def record(store: Store, user_id: int, request: FeedbackRequest, now: float) -> Signal:
+    """Store one signal of the user and the memories that follow from it, and return both.
 
     Args:
         now: seconds since the epoch.
 
     Raises:
-        InvalidInput: not exactly one kind, or a value that says nothing; NotFound: no such completion.
+        InvalidInput: not exactly one kind, or a value that says nothing; NotFound: the user has no such completion.
     """
     given = [kind for kind in KINDS if getattr(request, kind) is not None]
     if len(given) != 1:
@@ -29,7 +29,7 @@ def record(store: Store, request: FeedbackRequest, now: float) -> Signal:
     if request.note is not None and request.rule is not None:
         raise InvalidInput("A note explains what was said about a reply, not a rule: leave it out.", "note")
     try:
-        signal = _signal(store, request, f"fb-{secrets.token_hex(12)}", now)
+        signal = _signal(store, user_id, request, f"fb-{secrets.token_hex(12)}", now)
     except InvalidInput as error:
         # A signal's text is the field that the request named its kind by.
         raise InvalidInput(str(error), given[0] if error.param == "text" else error.param) from error
@@ -37,10 +37,10 @@ def record(store: Store, request: FeedbackRequest, now: float) -> Signal:
     return replace(signal, memories=store.add_feedback(signal.feedback, signal.memories))
 
 
-def _signal(store: Store, request: FeedbackRequest, feedback_id: str, now: float) -> Signal:
-    exchange = None if request.completion_id is None else store.exchange(request.completion_id)
+def _signal(store: Store, user_id: int, request: FeedbackRequest, feedback_id: str, now: float) -> Signal:
+    exchange = None if request.completion_id is None else store.exchange(user_id, request.completion_id)
     if request.rule is not None:
-        signal = signals.rule(store.default_user(), request.rule, id=feedback_id, now=now)
+        signal = signals.rule(user_id, request.rule, id=feedback_id, now=now)
         about = exchange.id if exchange else None
         return replace(signal, feedback=replace(signal.feedback, exchange_id=about))
     if exchange is None:

@@ -2,7 +2,7 @@
 
 A web page must not reach a service on the reader's machine. It could under a name of its own that resolves to loopback
 (DNS rebinding), so the Host header must be a name that is known to be ours; and it could send what browsers call simple
-requests, so an Origin header must be our own address. No CORS headers are sent. What is left out: passwords.
+requests, so an Origin header must be our own address. No CORS headers are sent. What is left out: who asks (``auth``).
 """
 
 import ipaddress

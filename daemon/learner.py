@@ -10,7 +10,6 @@ after the current step.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
@@ -18,19 +17,21 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from familiar.adapters import registry
 from familiar.adapters.extras import require_learn
 from familiar.daemon import data_folder
 from familiar.daemon import settings as settings_module
+from familiar.daemon.learner_lock import learner_lock
 from familiar.daemon.learner_steps import Emit, Phases, Plan, Result, Stopped, plan, train_and_judge
 from familiar.daemon.settings import Settings
-from familiar.memory.errors import Busy, FamiliarError, LearningFailed
+from familiar.memory.errors import FamiliarError, LearningFailed
 from familiar.memory.store import Store
 from familiar.memory.types import LearningRun, RunState
 
@@ -45,12 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.request)
     os.nice(NICENESS)
-    flags = {name: getattr(options, name) for name in ("data_dir", "model", "config", "context_tokens", "threads")}
+    flags = {name: getattr(options, name) for name in ("data_dir", "model", "config", "threads")}
     try:
         settings = settings_module.load({**flags, "min_signals": options.min_signals})
         data_folder.make(settings.data_dir)
-        with lock(settings.data_dir / "learner.lock"), Store.open(settings.database) as store:
-            emit(learn(settings, store, json.loads(options.recipe), emit, stop.check, force=options.force))
+        with learner_lock(settings.data_dir), Store.open(settings.database) as store:
+            user, recipe = store.users.id_of(options.user), json.loads(options.recipe)
+            emit(learn(settings, store, user, recipe, emit, stop.check, force=options.force))
     except FamiliarError as error:
         traceback.print_exc()
         emit({"event": "error", "kind": type(error).__name__, "message": str(error)})
@@ -61,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def learn(
     settings: Settings,
     store: Store,
+    user: int,
     recipe: Mapping[str, object],
     emit: Emit,
     check_stop: Callable[[], None],
@@ -68,14 +71,13 @@ def learn(
     force: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
-    """Make or resume one learning run and return its "result" event. Call only while holding the learner's lock.
+    """Make or resume a learning run of the user and return its "result" event. Call only with the learner's lock held.
 
     Raises:
         NotEnoughSignals: there are too few corrections; no run is recorded.
         MissingExtra: torch, transformers or peft is not installed; no run is recorded.
         LearningFailed: the run failed; it is recorded as failed with this error's text.
     """
-    user = store.default_user()
     _close_orphans(store, user, clock)
     require_learn()
     phases = Phases(emit)
@@ -83,10 +85,10 @@ def learn(
         planned = plan(settings, store, user, recipe)
     newest = next(iter(store.runs(user)), None)
     if newest and newest.state == "promoted" and newest.fingerprint == planned.fingerprint and not force:
-        return _unchanged(store, user, newest)
+        return _unchanged(store, user, newest, planned)
     run = _open_run(store, user, planned, newest, clock)
     runs = settings.data_dir / "runs"
-    _prune(runs, keep=run.id)
+    _prune(runs, store, user, keep=run.id)
     try:
         check_stop()
         result = train_and_judge(settings, store, run, planned, runs / run.id, phases, check_stop)
@@ -106,7 +108,7 @@ def learn(
     state: RunState = "promoted" if result.version else "rejected"
     number = result.version.number if result.version else None
     store.update_run(replace(run, state=state, ended_at=clock(), version=number, report=report))
-    _prune(runs, keep=None)
+    _prune(runs, store, user, keep=None)
     return _event(state, _message(result), store, user, run, planned, phases, result)
 
 
@@ -138,16 +140,15 @@ def _close_orphans(store: Store, user: int, clock: Callable[[], float]) -> None:
             store.update_run(replace(run, state="stopped", ended_at=clock(), error=KILLED))
 
 
-def _prune(runs: Path, keep: str | None) -> None:
-    """Remove the folders of runs that nothing goes on from; adapters and reports are kept elsewhere."""
-    if runs.is_dir():
-        for folder in runs.iterdir():
-            if folder.name != keep:
-                shutil.rmtree(folder, ignore_errors=True)
+def _prune(runs: Path, store: Store, user: int, keep: str | None) -> None:
+    """Remove the folders of the user's runs that nothing goes on from; adapters and reports are kept elsewhere."""
+    for run in store.runs(user):
+        if run.id != keep:
+            shutil.rmtree(runs / run.id, ignore_errors=True)
 
 
-def _unchanged(store: Store, user: int, newest: LearningRun) -> dict[str, Any]:
-    current = store.current_version(user)
+def _unchanged(store: Store, user: int, newest: LearningRun, planned: Plan) -> dict[str, Any]:
+    current = registry.served(store, user, planned.base_sha256)
     served = current.number if current else None
     message = f"Nothing new to learn since v{newest.version}."
     if served != newest.version:
@@ -172,7 +173,7 @@ def _event(
     phases: Phases,
     result: Result | None = None,
 ) -> dict[str, Any]:
-    current = store.current_version(user)
+    current = registry.served(store, user, planned.base_sha256)
     return {
         "event": "result",
         "state": state,
@@ -183,23 +184,6 @@ def _event(
         "checks": [asdict(check) for check in result.report.checks] if result else [],
         "seconds": phases.seconds,
     }
-
-
-@contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Hold the learner's lock of a data folder; the system releases it however the process ends. Raises Busy."""
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            pid = file.read().strip()
-            who = f" (process {pid})" if pid else ""
-            raise Busy(f"Learning is already running{who}: wait until it has ended.") from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
 
 
 class _Stop:
@@ -234,9 +218,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--model")
     parser.add_argument("--config")
-    parser.add_argument("--context", dest="context_tokens", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--min-signals", type=int)
+    parser.add_argument("--user", help="whose corrections are learned; the default user's without it")
     parser.add_argument("--recipe", default="{}", help="a JSON object of the recipe's fields")
     parser.add_argument("--force", action="store_true", help="learn again although nothing has changed")
     return parser.parse_args(arguments)

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from familiar.adapters import gate, gguf_lora, registry
-from familiar.adapters.folders import file_sha256
 from familiar.adapters.gguf_file import read_header
 from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Encoded, Recipe, reference_keys
-from familiar.daemon import model_files
+from familiar.daemon import base_models, model_files
 from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, LlamaScorer
 from familiar.daemon.settings import Settings
 from familiar.feedback.dataset import Dataset, split
@@ -109,7 +108,7 @@ def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, An
     found = examples(store.feedback_rows(user_id))
     dataset = split(found, min_examples=settings.min_signals)
     base = model_files.resolve(settings.model)
-    return Plan(dataset, base, file_sha256(base), Recipe.from_dict(recipe))
+    return Plan(dataset, base, base_models.identify(base, settings.data_dir).sha256, Recipe.from_dict(recipe))
 
 
 def train_and_judge(
@@ -242,9 +241,9 @@ def _within(anchors: tuple[Encoded, ...], tokens: int) -> tuple[Encoded, ...]:
 
 
 def _current(settings: Settings, store: Store, user_id: int, base_sha256: str) -> Path | None:
-    """The served adapter, to be improved on. One that is damaged or for another model is not served either."""
-    version = store.current_version(user_id)
-    if version is None or version.base_sha256 != base_sha256:
+    """The adapter that is served on this base, to be improved on. One that is damaged is not served either."""
+    version = registry.served(store, user_id, base_sha256)
+    if version is None:
         return None
     try:
         return registry.verify(settings.data_dir, version)

@@ -48,11 +48,13 @@ def run_learner(
     on_event: Callable[[Mapping[str, Any]], None],
     *,
     force: bool = False,
+    user: str | None = None,
 ) -> Outcome:
     """Run one learning run to its end, calling ``on_event`` with each "phase" and "progress" event.
 
     Args:
         force: learn again although nothing changed since the last run.
+        user: whose corrections are learned, by name; None is the default user.
 
     Raises:
         FamiliarError: the one that the learner reported (Busy, NotEnoughSignals, …).
@@ -62,6 +64,8 @@ def run_learner(
     arguments += ["--recipe", json.dumps(settings.recipe)]
     if force:
         arguments.append("--force")
+    if user is not None:
+        arguments += ["--user", user]
     log = data_folder.make(settings.data_dir / "logs") / "learner.log"
     # Appended to, because a learner that is already running writes there too.
     with log.open("wb" if _bytes(log) > LOG_BYTES else "ab") as output:

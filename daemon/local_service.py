@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,25 +28,59 @@ READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 
 
-def find(settings: "Settings") -> Client | None:
-    """The service that runs on the data folder, else the one at the configured address, else None."""
-    addresses = [f"http://{settings.host}:{settings.port}"]
+@dataclass(frozen=True)
+class Record:
+    """What a running service says of itself in its data folder: its process, its address, its owner's token."""
+
+    pid: int
+    url: str
+    token: str
+
+
+def read_record(service_file: Path) -> Record | None:
+    """The record in ``service_file``; None when no service runs, or one is just ending."""
     try:
-        record = json.loads(settings.service_file.read_text(encoding="utf-8"))
-        addresses.insert(0, f"http://{record['host']}:{int(record['port'])}")
+        record = json.loads(service_file.read_text(encoding="utf-8"))
+        return Record(int(record["pid"]), _url(str(record["host"]), int(record["port"])), str(record["token"]))
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none runs, or one is just ending
-    for address in addresses:
-        client = Client(address)
-        if client.alive():
+        return None
+
+
+def find(settings: "Settings", user: str | None = None) -> Client | None:
+    """A client of the service that runs on the data folder, else of the one at the configured address, else None.
+
+    ``user`` is whom the service is to answer; None is the default user.
+    """
+    record = read_record(settings.service_file)
+    if record is not None:
+        client = Client(record.url, token=record.token, user=user)
+        # The record of a service that was killed may name a port that another one has now.
+        if client.pid() == record.pid:
             return client
         client.close()
+    client = Client(_url(settings.host, settings.port), user=user)
+    if client.pid() is not None:
+        return client
+    client.close()
     return None
 
 
 @contextmanager
-def running(host: str, port: int, arguments: Sequence[str], log: Path) -> Iterator[Client]:
+def running(
+    host: str,
+    port: int,
+    arguments: Sequence[str],
+    log: Path,
+    *,
+    service_file: Path | None = None,
+    user: str | None = None,
+) -> Iterator[Client]:
     """Run ``familiar serve`` on an address and yield a client of it once it answers; its output goes to ``log``.
+
+    Args:
+        service_file: where the service leaves its record; the client has its token then, which it needs when users
+            have keys.
+        user: whom the service is to answer; None is the default user.
 
     Raises:
         FamiliarError: it ended before it answered; the message is its own last line.
@@ -58,8 +93,11 @@ def running(host: str, port: int, arguments: Sequence[str], log: Path) -> Iterat
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        with Client(f"http://{host}:{port}") as client:
+        with Client(_url(host, port)) as client:
             _wait_until_ready(client, child, log)
+        # The service answers only once its record is there.
+        record = None if service_file is None else read_record(service_file)
+        with Client(_url(host, port), token=record.token if record else None, user=user) as client:
             yield client
     finally:
         stop(child, STOP_TIMEOUT_S)
@@ -67,12 +105,16 @@ def running(host: str, port: int, arguments: Sequence[str], log: Path) -> Iterat
 
 def _wait_until_ready(client: Client, child: "subprocess.Popen[bytes]", log: Path) -> None:
     deadline = time.monotonic() + READY_TIMEOUT_S
-    while not client.alive():
+    while client.pid() != child.pid:
         if child.poll() is not None:
             raise FamiliarError(_last_line(log) or f"The service ended with code {child.returncode}: see {log}.")
         if time.monotonic() > deadline:
             raise Busy(f"The service did not answer within {READY_TIMEOUT_S:.0f} s: see {log}.")
         time.sleep(0.05)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _last_line(log: Path) -> str:

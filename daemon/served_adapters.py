@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from familiar.adapters import registry
+from familiar.daemon import model_ids
+from familiar.daemon.fitting import fitting_versions
 from familiar.daemon.model_ids import ModelChoice
 from familiar.memory.errors import BadFile
 from familiar.memory.store import Store
@@ -41,12 +43,31 @@ class ServedAdapters:
         self._good: dict[Path, tuple[int, int] | None] = {}
         self._reported: set[str] = set()
 
+    def current(self, user_id: int) -> AdapterVersion | None:
+        """The version that is in service on this base model, None for the base alone."""
+        version = self._store.current_version(user_id)
+        return version and registry.served(self._store, user_id, self._base_sha256())
+
+    def fitting(self, user_id: int) -> list[AdapterVersion]:
+        """The versions that can be served on this base model, oldest first."""
+        return fitting_versions(self._store.versions(user_id), self._base_sha256)
+
+    def parse(self, user_id: int, model: str) -> ModelChoice:
+        """What a model id asks for. Raises UnknownModel."""
+        numbers = [version.number for version in self._store.versions(user_id)]
+        return model_ids.parse(model, numbers, adapter=self.current(user_id) is not None)
+
+    def fall_back_for(self, user_id: int, model: str, error: BadFile) -> Served:
+        """``fall_back`` for a model id."""
+        return self.fall_back(self.parse(user_id, model), error)
+
     def choose(self, user_id: int, choice: ModelChoice) -> Served:
         """The adapter for a request. Raises BadFile where ``choice`` leaves no way to fall back."""
         if choice.adapter is None:
             return Served()
         if choice.adapter == "current":
-            version = self._store.current_version(user_id)
+            # Where nothing fits the base model, the current version is refused below, which says why.
+            version = self.current(user_id) or self._store.current_version(user_id)
         else:
             version = self._store.version(user_id, choice.adapter)
         if version is None:

@@ -17,6 +17,7 @@ from typing import Any
 import platformdirs
 
 from familiar.adapters.recipe import Recipe
+from familiar.daemon.engine_options import CHOICES, LIMITS, EngineOptions
 from familiar.memory.errors import InvalidInput
 
 CONFIG_ENV = "FAMILIAR_CONFIG"
@@ -24,10 +25,22 @@ CONFIG_ENV = "FAMILIAR_CONFIG"
 
 
 def _about(
-    meaning: str, *, key: str | None = None, low: float | None = None, high: float | None = None
+    meaning: str,
+    *,
+    key: str | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Declare one setting: ``key`` is its place in the file where that is not the field's own name."""
-    return {"meaning": meaning, "key": key, "low": low, "high": high}
+    return {"meaning": meaning, "key": key, "low": low, "high": high, "choices": choices}
+
+
+def _engine(name: str, meaning: str) -> Any:
+    """Declare a setting that is a field of ``EngineOptions`` too, which owns its default and its limits."""
+    low, high = LIMITS.get(name, (None, None))
+    about = _about(meaning, low=low, high=high, choices=CHOICES.get(name, ()))
+    return field(default=getattr(EngineOptions, name), metadata=about)
 
 
 def default_data_dir() -> Path:
@@ -55,21 +68,43 @@ class Settings:
     )
     host: str = field(
         default="127.0.0.1",
-        metadata=_about("address to listen on; anything but loopback is open to the network, with no password"),
+        metadata=_about(
+            "address to listen on; anything but loopback is open to the network, where requests need a key only once "
+            "`familiar users` has made one"
+        ),
     )
     port: int = field(default=8377, metadata=_about("port to listen on; 0 takes any free one", low=0, high=65535))
     allowed_hosts: tuple[str, ...] = field(
         default=(), metadata=_about("more names that a request's Host header may carry, such as `host.docker.internal`")
     )
-    context_tokens: int = field(
-        default=0, metadata=_about("context per request, in tokens; 0 takes what the model was trained with", low=0)
+    context_tokens: int = _engine(
+        "context_tokens",
+        "context per request, in tokens; 0 takes what the model was trained with, up to 8192 and to what memory allows",
     )
-    threads: int = field(
-        default=0, metadata=_about("CPU threads for generation; 0 takes one per physical core", low=0, high=1024)
+    context_overflow: str = field(
+        default="error",
+        metadata=_about(
+            "a conversation longer than the context is refused (`error`), or loses its oldest turns (`trim`)",
+            choices=("error", "trim"),
+        ),
     )
-    slots: int = field(default=4, metadata=_about("requests that are generated at the same time", low=1, high=64))
-    gpu_layers: int = field(
-        default=0, metadata=_about("layers to put on the GPU, where llama.cpp was built for one; -1 is all", low=-1)
+    slots: int = _engine("slots", "requests that are generated at the same time")
+    queue_limit: int = _engine("queue_limit", "requests that may wait for a slot; one more is told to try again later")
+    threads: int = _engine("threads", "CPU threads for generation; 0 takes one per physical core")
+    batch_tokens: int = _engine("batch_tokens", "prompt tokens that are evaluated at once; 0 takes 512")
+    gpu_layers: int = _engine("gpu_layers", "layers to put on the GPU; -1 is all, where llama.cpp was built for one")
+    kv_type: str = _engine(
+        "kv_type",
+        f"type of the context's cache, one of {', '.join(CHOICES['kv_type'])}; a quantised one loses a little",
+    )
+    flash_attention: str = _engine(
+        "flash_attention", "`on`, `off`, or `auto`: where there is a GPU, and where `kv_type` needs it"
+    )
+    mmap: bool = _engine("mmap", "map the model's file into memory, shared between processes, rather than read it")
+    mlock: bool = _engine("mlock", "keep the model in memory, so that it is never swapped out")
+    embedding_model: str = field(
+        default="",
+        metadata=_about("a GGUF model for `/v1/embeddings`, named as `model` is; none takes the served model's own"),
     )
     memory_budget_tokens: int = field(
         default=256,
@@ -121,18 +156,29 @@ class Settings:
         return self.data_dir / "service.json"
 
     @property
+    def engine_options(self) -> EngineOptions:
+        """How to open the engine. Raises InvalidInput where two settings do not go together."""
+        return EngineOptions(**{name: getattr(self, name) for name in ENGINE_FIELDS})
+
+    @property
     def recipe(self) -> dict[str, int | float]:
         """The settings of training that a person may set; the recipe has its defaults for all else."""
         return {name: getattr(self, name) for name in RECIPE_FIELDS}
 
     def to_arguments(self) -> list[str]:
-        """The options of ``familiar serve`` that give a child process these settings (address left to the caller)."""
-        arguments = ["--data-dir", str(self.data_dir), "--model", self.model]
-        arguments += ["--context", str(self.context_tokens), "--threads", str(self.threads)]
+        """The options that give a child process these settings, whether it learns or serves."""
+        arguments = ["--data-dir", str(self.data_dir), "--model", self.model, "--threads", str(self.threads)]
         if self.config_file is not None:
             arguments += ["--config", str(self.config_file)]
         return arguments
 
+    def serve_arguments(self) -> list[str]:
+        """The options of ``familiar serve`` that give a child process these settings (address left to the caller)."""
+        return [*self.to_arguments(), "--context", str(self.context_tokens)]
+
+
+ENGINE_FIELDS = tuple(f.name for f in fields(EngineOptions))
+"""The settings that are fields of ``EngineOptions`` too."""
 
 RECIPE_FIELDS = ("epochs", "rank", "alpha", "learning_rate", "batch_size", "beta", "kl_budget", "seed")
 """The settings that are fields of ``Recipe`` too, which owns their defaults."""
@@ -226,6 +272,7 @@ _EXPECTED: dict[object, str] = {
     Path: "a path",
     int: "a whole number",
     float: "a number",
+    bool: "true or false",
     tuple[str, ...]: "a list of texts",
 }
 
@@ -234,15 +281,21 @@ def _convert(declared: "Field[Any]", value: object, where: str, *, textual: bool
     """The value in its field's type. ``textual``: flags and variables may spell a number or a list as text."""
     kind = declared.type
     converted = _typed(kind, value, textual)
-    low, high = declared.metadata["low"], declared.metadata["high"]
+    low, high, choices = (declared.metadata[limit] for limit in ("low", "high", "choices"))
     if isinstance(converted, int | float):
         fits = math.isfinite(converted) and (low is None or converted >= low) and (high is None or converted <= high)
+    elif choices:
+        fits = converted in choices
     else:
-        fits = converted is not None and converted != ""
+        fits = converted is not None and (converted != "" or declared.default == "")
     if not fits:
         limits = "" if low is None else f" from {low:g} up" if high is None else f" from {low:g} to {high:g}"
-        raise InvalidInput(f"{where} is {value!r}, but {_EXPECTED[kind]}{limits} is expected.", declared.name)
+        expected = f"one of {', '.join(choices)}" if choices else _EXPECTED[kind] + limits
+        raise InvalidInput(f"{where} is {value!r}, but {expected} is expected.", declared.name)
     return converted
+
+
+_BOOLEANS = dict.fromkeys(("true", "1", "yes", "on"), True) | dict.fromkeys(("false", "0", "no", "off"), False)
 
 
 def _typed(kind: object, value: object, textual: bool) -> str | Path | int | float | tuple[str, ...] | None:
@@ -256,6 +309,14 @@ def _typed(kind: object, value: object, textual: bool) -> str | Path | int | flo
         if isinstance(listed, list | tuple) and all(isinstance(part, str) and part for part in listed):
             return tuple(listed)
         return None
+    if kind is bool:
+        return (
+            _BOOLEANS.get(value.strip().lower())
+            if textual and isinstance(value, str)
+            else value
+            if isinstance(value, bool)
+            else None
+        )
     number = float if kind is float else int
     if isinstance(value, bool):
         return None

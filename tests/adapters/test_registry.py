@@ -43,9 +43,11 @@ def candidate(tmp_path: Path) -> Path:
     return folder
 
 
-def promote(store: Store, data_dir: Path, run: LearningRun, candidate: Path) -> AdapterVersion:
+def promote(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path, base_sha256: str = "b" * 64
+) -> AdapterVersion:
     return registry.promote(
-        store, data_dir, run, candidate, base_sha256="b" * 64, feedback_ids=["fb-1", "fb-2"], report=PASSED, now=5.0
+        store, data_dir, run, candidate, base_sha256=base_sha256, feedback_ids=["fb-1", "fb-2"], report=PASSED, now=5.0
     )
 
 
@@ -123,6 +125,28 @@ def test_rollback_goes_to_the_parent_then_to_the_base(
     with pytest.raises(NotFound, match="base model is being served"):
         registry.rollback(store, run.user_id)
     assert promote(store, data_dir, run, candidate).number == 3, "numbers are not used twice"
+
+
+def test_each_base_model_serves_what_was_current_on_it(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path
+) -> None:
+    def served(base: str) -> int | None:
+        version = registry.served(store, run.user_id, base)
+        return version.number if version else None
+
+    assert served("a") is None
+    for base in "aabab":
+        promote(store, data_dir, run, candidate, base)
+    assert (served("a"), served("b"), served("c")) == (4, 5, None)
+    assert registry.served(store, run.user_id) == store.version(run.user_id, 5)
+    store.set_current(run.user_id, 4)
+    assert (served("a"), served("b")) == (4, 3)
+    assert registry.rollback(store, run.user_id, "a") == (4, 2)
+    assert (served("a"), served("b")) == (2, 3)
+    assert registry.rollback(store, run.user_id, "a") == (2, 1)
+    assert registry.rollback(store, run.user_id, "a") == (1, None)
+    with pytest.raises(NotFound, match="base model is being served"):
+        registry.rollback(store, run.user_id, "a")
 
 
 def test_a_full_disk_leaves_everything_as_it_was(

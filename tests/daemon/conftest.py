@@ -20,6 +20,7 @@ from openai import OpenAI
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon import server, settings, state
 from familiar.daemon.engine import Engine
+from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import Model
 from familiar.daemon.state import State
 from familiar.memory.store import Store
@@ -121,7 +122,7 @@ class Service:
 @pytest.fixture(scope="session")
 def engine(model_path: Path) -> Iterator[Engine]:
     """The built-in model with four slots, for tests that only ask it things."""
-    with Engine.open(model_path, slots=4, threads=1) as opened:
+    with Engine.open(model_path, EngineOptions(slots=4, threads=1)) as opened:
         yield opened
 
 
@@ -149,7 +150,7 @@ def _serve(data_dir: Path, engine: Engine, grace_s: float = server.GRACE_S, **fl
                 yield Service(url, parts, http, openai, stop)
         finally:
             stop()
-            parts.workers.close()
+            parts.workers.shutdown()
             store.close()
 
 

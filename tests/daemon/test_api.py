@@ -1,5 +1,6 @@
 """The API through the official openai client, on a real socket, with the real engine and store."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -12,11 +13,13 @@ import openai
 import pytest
 
 from familiar.adapters import registry
+from familiar.adapters.folders import file_sha256
 from familiar.adapters.gate import Report
-from familiar.daemon.cancellation import Cancellation
-from familiar.daemon.chat_service import ChatService, Ended, Text
+from familiar.daemon.chat_service import ChatService, Ended
 from familiar.daemon.engine import Engine
-from familiar.daemon.schemas import ChatRequest
+from familiar.daemon.engine_options import EngineOptions
+from familiar.daemon.reply import Text
+from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.served_adapters import ServedAdapters
 from familiar.memory.errors import NoSpace
 from familiar.memory.types import AdapterVersion, Exchange, LearningRun
@@ -269,17 +272,23 @@ def test_a_full_disk_costs_the_log_and_not_the_reply(engine: Engine, service: An
             raise NoSpace("The disk is full.")
 
     store: Any = Full()
-    adapters = ServedAdapters(store, data_dir, lambda: engine.info.sha256)
-    chat = ChatService(store, engine, adapters, memory_budget_tokens=0)
+    adapters = ServedAdapters(store, data_dir, lambda: file_sha256(engine.info.path))
+    outbox, workers = service.parts.outbox, service.parts.workers
+    chat = ChatService(store, engine, adapters, outbox, workers, memory_budget_tokens=0)
     request = ChatRequest.model_validate({"model": "familiar", "messages": HI, "max_tokens": 3})
-    events = list(chat.answer(request, Cancellation()))
-    assert any(isinstance(event, Text) for event in events)
-    assert isinstance(events[-1], Ended)
-    assert "not logged" in (events[-1].notice or "")
+
+    async def read() -> list[Any]:
+        reply = await chat.begin(store.default_user(), request)
+        return [event async for event in reply.events()]
+
+    *texts, end = asyncio.run(read())
+    assert any(isinstance(event, Text) for events in texts for event in events)
+    assert isinstance(end, Ended)
+    assert "not logged" in (end.notice or "")
 
 
 def test_too_many_requests_are_told_to_come_again(serve: Any, data_dir: Path, model_path: Path) -> None:
-    with Engine.open(model_path, slots=1, queue_limit=1) as small, serve(data_dir, small) as service:
+    with Engine.open(model_path, EngineOptions(slots=1, queue_limit=1)) as small, serve(data_dir, small) as service:
         held = ask(service, stream=True, max_tokens=LONG, logit_bias=_no_end(service))
         next(iter(held))
         with ThreadPoolExecutor(1) as pool:
@@ -305,8 +314,8 @@ def test_a_service_that_ends_finishes_its_streams_with_an_error_event(
                 for _ in stream:
                     pass
             stopping.result()
-        service.parts.workers.close()
-        assert service.parts.store.exchange(first.id).finish_reason == "cancelled"
+        service.parts.workers.shutdown()
+        assert service.parts.store.exchange(1, first.id).finish_reason == "cancelled"
 
 
 # Feedback and memory
@@ -379,7 +388,7 @@ def test_a_forgotten_memory_is_not_shown_again(service: Any) -> None:
 
 def test_memories_that_leave_no_room_are_left_out(serve: Any, data_dir: Path, model_path: Path) -> None:
     with (
-        Engine.open(model_path, slots=1, context_tokens=128) as small,
+        Engine.open(model_path, EngineOptions(slots=1, context_tokens=128)) as small,
         serve(data_dir, small, memory_budget_tokens=500) as service,
     ):
         feedback(service, rule="Always answer with great care, " * 10)
@@ -404,7 +413,7 @@ def promote(service: Any, gguf: Path) -> AdapterVersion:
     for name in registry.PEFT_FILES:
         (folder / name).write_bytes(b"{}")
     report = Report(passed=True, checks=())
-    sha256 = service.parts.engine.info.sha256
+    sha256 = service.parts.base_sha256()
     data_dir = service.parts.settings.data_dir
     return registry.promote(
         store, data_dir, run, folder, base_sha256=sha256, feedback_ids=(), report=report, now=time.time()
@@ -536,12 +545,33 @@ def test_an_adapter_of_another_base_model_is_not_served(service: Any, write_lora
     fine = promote(service, write_lora("one.gguf", seed=1))
     run = LearningRun(id="run-x", user_id=1, created_at=1.0, state="running", config={}, fingerprint="x")
     service.parts.store.add_run(run)
-    other = AdapterVersion(1, 2, 2.0, fine.folder, 1, "0" * 64, fine.gguf_sha256, "run-x", (), {})
-    service.parts.store.add_version(other, make_current=True)
-    with pytest.raises(openai.InternalServerError, match="another base model"):
-        ask(service, "familiar:v2")
+    for number, parent in ((2, 1), (3, None)):
+        other = AdapterVersion(1, number, 2.0, fine.folder, parent, "0" * 64, fine.gguf_sha256, "run-x", (), {})
+        service.parts.store.add_version(other, make_current=True)
+        with pytest.raises(openai.InternalServerError, match="another base model"):
+            ask(service, f"familiar:v{number}")
     assert "another base model" in ask(service, "familiar").model_extra["familiar"]["notice"]
     assert ask(service, "familiar:v1").model_extra["familiar"]["adapter_version"] == 1
+    listed = service.http.get("/v1/adapters").json()
+    assert listed["current"] is None
+    assert [(each["number"], each["fits"], each["current"]) for each in listed["data"]] == [
+        (1, True, False),
+        (2, False, False),
+        (3, False, False),
+    ]
+
+
+def test_what_was_served_before_a_swap_of_the_model_is_served_again_with_it(service: Any, write_lora: Any) -> None:
+    fine = promote(service, write_lora("one.gguf", seed=1))
+    run = LearningRun(id="run-x", user_id=1, created_at=1.0, state="running", config={}, fingerprint="x")
+    service.parts.store.add_run(run)
+    other = AdapterVersion(1, 2, 2.0, fine.folder, 1, "0" * 64, fine.gguf_sha256, "run-x", (), {})
+    service.parts.store.add_version(other, make_current=True)
+    told = ask(service, "familiar").model_extra["familiar"]
+    assert (told["adapter_version"], told["notice"]) == (1, None)
+    assert service.http.get("/v1/adapters").json()["current"] == 1
+    assert service.http.get("/v1/status").json()["adapter_version"] == 1
+    assert service.http.post("/v1/adapters/rollback").json() == {"object": "rollback", "from": 1, "to": None}
 
 
 # Status

@@ -111,7 +111,7 @@ def test_without_a_service_one_runs_for_the_session(data_dir: Path, model_path: 
     with Store.open(data_dir / "familiar.db") as store:
         assert len(store.exchanges(store.default_user())) == 1
     with Client(f"http://127.0.0.1:{port}") as client:
-        assert not client.alive()  # it was stopped with the session
+        assert client.pid() is None  # it was stopped with the session
 
 
 def test_a_service_that_cannot_start_is_one_line(data_dir: Path) -> None:
@@ -136,11 +136,11 @@ def test_a_chat_that_is_terminated_stops_its_own_service(data_dir: Path, model_p
     command = [sys.executable, "-m", "familiar.daemon", "chat", *options]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with Client(f"http://127.0.0.1:{port}") as client:
-        while not client.alive():
+        while client.pid() is None:
             assert child.poll() is None
             time.sleep(0.1)
         child.send_signal(signal.SIGTERM)
         _, said = child.communicate(timeout=120)
-        assert not client.alive()
+        assert client.pid() is None
     assert child.returncode == 130
     assert said.strip() == b""  # click ends the line, as after a typed ^C

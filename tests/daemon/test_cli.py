@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from familiar.daemon import cli, local_service, settings
+from familiar.adapters.folders import file_sha256
+from familiar.daemon import cli, local_service, model_files, settings
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, Feedback, LearningRun, Memory
+
+BUILTIN_SHA256 = file_sha256(model_files.builtin_path())
 
 
 def familiar(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +47,7 @@ def add_version(store: Store, data_dir: Path, number: int, *, current: bool = Tr
         created_at=1_700_000_000.0,
         folder=f"adapters/{store.default_user()}/v{number}",
         parent=number - 1 or None,
-        base_sha256="0" * 64,
+        base_sha256=BUILTIN_SHA256,
         gguf_sha256="1" * 64,
         run_id=run.id,
         feedback_ids=("fb-1", "fb-2"),
@@ -173,6 +176,7 @@ def test_adapters_and_rollback_before_and_after_versions(data_dir: Path) -> None
     shown = familiar("adapters", *where).stdout
     assert re.search(r"^  \* v2 .* 2 ", shown, re.MULTILINE), shown
     assert re.search(r"^    v1 ", shown, re.MULTILINE), shown
+    assert "another model" not in shown
     assert "Serving the base model now, v2 before." in familiar("rollback", "--to", "base", *where).stdout
     assert "* base" in familiar("adapters", *where).stdout
     one_line(familiar("rollback", "--to", "v9", *where))

@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 
 from familiar.daemon import errors
 from familiar.daemon.app import create_app
-from familiar.daemon.cancellation import ShuttingDown
+from familiar.daemon.outbox import ShuttingDown
 from familiar.daemon.engine import EngineBusy, EngineClosed
 from familiar.memory import errors as our
 
@@ -69,8 +69,9 @@ def test_json_with_a_charset_is_json(service: Any) -> None:
         ({"messages": []}, "messages", "invalid_value"),
         ({"messages": "Hi"}, "messages", "invalid_value"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "missing_required_parameter"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "invalid_value"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "missing_required_parameter"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "invalid_value"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "invalid_value"),
         ({"messages": [{"role": "user", "content": "x", "mood": "sad"}]}, "messages[0].mood", "unknown_parameter"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
@@ -79,7 +80,12 @@ def test_json_with_a_charset_is_json(service: Any) -> None:
         ),
         (
             {"messages": [{"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]},
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function",
+            "missing_required_parameter",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]},
+            "messages[0].function_call",
             "unsupported_parameter",
         ),
         ({"temperature": 2.1}, "temperature", "invalid_value"),
@@ -88,7 +94,7 @@ def test_json_with_a_charset_is_json(service: Any) -> None:
         ({"top_k": -1}, "top_k", "invalid_value"),
         ({"min_p": 1.5}, "min_p", "invalid_value"),
         ({"seed": 1.5}, "seed", "invalid_value"),
-        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "invalid_value"),
+        ({"stop": ["a"] * 17}, "stop", "invalid_value"),
         ({"stop": ""}, "stop[0]", "invalid_value"),
         ({"max_tokens": 0}, "max_tokens", "invalid_value"),
         ({"max_tokens": True}, "max_tokens", "invalid_value"),
@@ -98,12 +104,18 @@ def test_json_with_a_charset_is_json(service: Any) -> None:
         ({"logit_bias": {"1": 101}}, "logit_bias.1", "invalid_value"),
         ({"logit_bias": {"99999": 1}}, "logit_bias", "invalid_value"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
-        ({"n": 2}, "n", "unsupported_parameter"),
-        ({"n": True}, "n", "unsupported_parameter"),
-        ({"logprobs": True}, "logprobs", "unsupported_parameter"),
-        ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"n": 0}, "n", "invalid_value"),
+        ({"n": 5}, "n", "invalid_value"),
+        ({"n": True}, "n", "invalid_value"),
+        ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "invalid_value"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing_required_parameter"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "invalid_value"),
+        ({"grammar": "root = 1"}, "grammar", "invalid_value"),
+        ({"functions": [{"name": "f"}]}, "functions", "unsupported_parameter"),
+        ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, "repeat_penalty", "invalid_value"),
+        ({"truncation": "middle"}, "truncation", "invalid_value"),
         ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
         ({"temprature": 0}, "temprature", "unknown_parameter"),
     ],

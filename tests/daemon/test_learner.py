@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from familiar.daemon import learner
+from familiar.daemon.learner_lock import learner_lock
 from familiar.daemon.learner_steps import plan
 from familiar.daemon.learning import Outcome, run_learner
 from familiar.daemon.settings import Settings
@@ -175,7 +176,7 @@ def test_too_few_corrections_record_no_run(data_dir: Path, model_path: Path) -> 
 
 def test_a_second_learner_is_busy(data_dir: Path, model_path: Path) -> None:
     correct(data_dir)
-    with learner.lock(data_dir / "learner.lock"), pytest.raises(Busy, match=f"process {os.getpid()}"):
+    with learner_lock(data_dir), pytest.raises(Busy, match=f"process {os.getpid()}"):
         run_learner(settings_for(data_dir, model_path), lambda event: None)
     assert runs(data_dir) == []
 
@@ -190,7 +191,7 @@ def test_ctrl_c_stops_the_learner_too(data_dir: Path, model_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_learner(settings_for(data_dir, model_path), interrupt)
     assert [run.state for run in runs(data_dir)] in (["stopped"], ["running"])
-    with learner.lock(data_dir / "learner.lock"):
+    with learner_lock(data_dir):
         pass  # nothing holds it any more
 
 
@@ -206,7 +207,7 @@ def test_a_run_that_fails_is_recorded_with_its_reason(
     monkeypatch.setattr(learner, "train_and_judge", fail)
     expected = type(error) if isinstance(error, FamiliarError) else LearningFailed
     with Store.open(settings.database) as store, pytest.raises(expected) as raised:
-        learner.learn(settings, store, settings.recipe, lambda event: None, lambda: None)
+        learner.learn(settings, store, store.default_user(), settings.recipe, lambda event: None, lambda: None)
     assert "\n" not in str(raised.value)
     run = runs(data_dir)[0]
     assert (run.state, run.error) == ("failed", " ".join(str(error).split()))

@@ -94,7 +94,7 @@ def test_a_service_is_found_answers_without_torch_and_ends_in_good_order(
     file = data_dir / "service.json"
     process = start(data_dir)
     url = process.wait_ready(file)
-    assert set(json.loads(file.read_text())) == {"pid", "host", "port", "model", "started_at"}
+    assert set(json.loads(file.read_text())) == {"pid", "host", "port", "model", "started_at", "token"}
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     assert get(f"{url}/health") == {"status": "ok", "pid": process.child.pid}
     assert post(f"{url}/v1/chat/completions", CHAT)["choices"][0]["message"]["role"] == "assistant"

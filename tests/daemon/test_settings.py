@@ -7,7 +7,8 @@ import pytest
 
 from familiar.adapters.recipe import Recipe
 from familiar.daemon import settings
-from familiar.daemon.settings import RECIPE_FIELDS, Settings
+from familiar.daemon.engine_options import EngineOptions
+from familiar.daemon.settings import ENGINE_FIELDS, RECIPE_FIELDS, Settings
 from familiar.memory.errors import InvalidInput
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -105,6 +106,11 @@ def test_a_named_file_must_exist(tmp_path: Path) -> None:
         ("allowed_hosts = 'a'", r"allowed_hosts is 'a', but a list of texts is expected"),
         ("[learn]\nbeta = nan", r"learn\.beta is nan, but a number"),
         ("model = ''", r"model is '', but text is expected"),
+        ("kv_type = 'f8'", r"kv_type is 'f8', but one of f32, f16, bf16, .*q4_0 is expected"),
+        ("context_overflow = true", r"context_overflow is True, but one of error, trim is expected"),
+        ("mlock = 1", r"mlock is 1, but true or false is expected"),
+        ("mmap = 'yes'", r"mmap is 'yes', but true or false is expected"),
+        ("gpu_layers = -2", r"gpu_layers is -2, but a whole number from -1 up"),
         ("port = ", r"config\.toml cannot be read as TOML"),
     ],
 )
@@ -131,8 +137,9 @@ def test_a_bad_flag_is_named() -> None:
 
 def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
     file = written(tmp_path, "slots = 2\n")
-    parent = settings.load({"config": str(file), "model": "m.gguf", "threads": 3, "data_dir": tmp_path / "d"}, {})
-    arguments = parent.to_arguments()
+    flags = {"config": str(file), "model": "m.gguf", "threads": 3, "context_tokens": 512, "data_dir": tmp_path / "d"}
+    parent = settings.load(flags, {})
+    arguments = parent.serve_arguments()
     pairs = dict(zip(arguments[::2], arguments[1::2], strict=True))
     child = settings.load(
         {
@@ -145,6 +152,32 @@ def test_a_child_process_gets_the_same_settings(tmp_path: Path) -> None:
         {},
     )
     assert child == parent
+    assert parent.to_arguments() == arguments[:-2], "the learner takes its context from the model"
+
+
+def test_the_engine_has_its_own_defaults_for_what_is_not_set() -> None:
+    assert settings.load({}, {}).engine_options == EngineOptions()
+    assert set(ENGINE_FIELDS) <= {field.name for field in fields(Settings)}
+    env = {"FAMILIAR_KV_TYPE": "q8_0", "FAMILIAR_MLOCK": "yes", "FAMILIAR_MMAP": "0", "FAMILIAR_QUEUE_LIMIT": "9"}
+    changed = settings.load({"slots": 2}, env).engine_options
+    assert changed == EngineOptions(slots=2, kv_type="q8_0", mlock=True, mmap=False, queue_limit=9)
+
+
+def test_settings_that_do_not_go_together_are_named() -> None:
+    chosen = settings.load({"kv_type": "q8_0", "flash_attention": "off"}, {})
+    with pytest.raises(InvalidInput, match="kv_type q8_0 needs flash attention, which is off"):
+        _ = chosen.engine_options
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("On", True), ("1", True), ("no", False), (" off ", False)]
+)
+def test_a_boolean_may_be_spelt_in_several_ways_in_the_environment(text: str, value: bool) -> None:
+    assert settings.load({}, {"FAMILIAR_MLOCK": text}).mlock is value
+
+
+def test_a_text_whose_default_is_none_may_be_empty(tmp_path: Path) -> None:
+    assert settings.load({}, {}, written(tmp_path, "embedding_model = ''")).embedding_model == ""
 
 
 def test_every_setting_is_documented_with_its_variable_default_and_meaning() -> None:
@@ -159,8 +192,9 @@ def test_every_setting_is_documented_with_its_variable_default_and_meaning() -> 
         variable, default, meaning = rows[entry.key]
         assert variable == f"`{entry.variable}`"
         assert meaning == entry.meaning
-        if entry.default not in (None, ()):
-            assert default == f"`{entry.default}`"
+        if entry.default not in (None, (), ""):
+            written = str(entry.default).lower() if isinstance(entry.default, bool) else entry.default  # as in TOML
+            assert default == f"`{written}`"
 
 
 def test_every_field_is_a_documented_setting() -> None:
