@@ -35,6 +35,7 @@ from familiar.daemon.sampling import Sampling
 from familiar.daemon.scheduler import Scheduler
 from familiar.daemon.slots import Family, Owner, Request
 from familiar.daemon.template import ChatTemplate, encode_prompt
+from familiar.daemon.tool_formats import ToolFormat, detect
 from familiar.memory.errors import Busy, InvalidInput
 from familiar.memory.types import Message
 
@@ -97,7 +98,10 @@ class Engine:
         self.info = info
         self._model = model
         self._context = context
-        self._template = ChatTemplate(model.chat_template(), bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+        source = model.chat_template()
+        self._template = ChatTemplate(source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+        self.supports_tools = self._template.supports_tools
+        self.tool_format: ToolFormat | None = detect(source) if self.supports_tools else None
         self.slots = options.slots
         self.queue_limit = options.queue_limit
         self._threads = options.threads
@@ -155,7 +159,7 @@ class Engine:
         """Return a conversation's tokens; raise InvalidInput (``messages``) when the model's template refuses it."""
         with self._vocab_use:
             self._check_open()
-            return encode_prompt(self._model.vocab, self._template, messages)
+            return encode_prompt(self._model.vocab, self._template, messages, tools)
 
     def encode_text(self, text: str) -> list[int]:
         """Return the tokens of a plain prompt, after BOS where the model has one; control tokens may be spelt out."""

@@ -30,10 +30,10 @@ class Sampling:
     """The knobs of one request; temperature 0 is greedy, whatever the others say.
 
     ``stop`` strings end the reply and are not part of it. ``max_tokens`` None is as many as the context holds, 0 only
-    evaluates the prompt. ``logit_bias`` is (token, bias) pairs. ``grammar`` is GBNF that the whole reply follows, or,
-    with ``grammar_triggers`` (regular expressions), what comes from where one of them first matches. ``logprobs`` is
-    how many of the likeliest tokens to report at each place, None no logprobs at all; ``prompt_logprobs`` reports the
-    prompt's tokens too. Raises InvalidInput naming the field that is out of range.
+    evaluates the prompt. ``logit_bias`` is (token, bias) pairs. ``grammar`` is GBNF that the whole reply follows.
+    ``markers`` are spellings of control tokens that are to be left in the text. ``logprobs`` is how many of the
+    likeliest tokens to report at each place, None no logprobs at all; ``prompt_logprobs`` reports the prompt's tokens
+    too. Raises InvalidInput naming the field that is out of range.
     """
 
     temperature: float = 0.7
@@ -48,7 +48,7 @@ class Sampling:
     max_tokens: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     grammar: str | None = None
-    grammar_triggers: tuple[str, ...] = ()
+    markers: tuple[str, ...] = ()
     logprobs: int | None = None
     prompt_logprobs: bool = False
 
@@ -89,6 +89,7 @@ class Sampler:
                 raise InvalidInput(
                     f"logit_bias names token {token} but the model has 0 to {vocab.size - 1}.", "logit_bias"
                 )
+        self._end = vocab.end_of_turn
         self._grammar = _grammar(sampling, vocab)
         self._candidates = np.zeros(vocab.size if self._grammar else 0, _CANDIDATE)
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
@@ -103,6 +104,8 @@ class Sampler:
         token = self._draw(logits, under_grammar=False)
         if not self._allowed(token):
             token = self._draw(logits, under_grammar=True)
+            if not self._allowed(token):
+                return self._end  # nothing in the vocabulary goes on from here
         c.llama_sampler_accept(self._chain, token)
         c.llama_sampler_accept(self._grammar, token)
         return token
@@ -118,7 +121,7 @@ class Sampler:
         return int(drawn.data[drawn.selected].id)
 
     def _allowed(self, token: int) -> bool:
-        """Whether the grammar goes on with ``token``; it must never be told of one that it does not go on with."""
+        """Whether the grammar goes on with ``token``: told of one that it does not go on with, it ends the process."""
         alone = np.array([(token, 1.0, 0.0)], _CANDIDATE)
         c.llama_sampler_apply(self._grammar, ctypes.byref(_array(alone)))
         return bool(np.isfinite(alone["logit"][0]))
@@ -152,13 +155,7 @@ def _array(candidates: NDArray[np.void]) -> c.llama_token_data_array:
 def _grammar(sampling: Sampling, vocab: Vocab) -> object | None:
     if sampling.grammar is None:
         return None
-    text = sampling.grammar.encode()
-    if sampling.grammar_triggers:
-        patterns = [pattern.encode() for pattern in sampling.grammar_triggers]
-        array = (ctypes.c_char_p * len(patterns))(*patterns)
-        made = c.llama_sampler_init_grammar_lazy_patterns(vocab.handle, text, b"root", array, len(patterns), None, 0)
-    else:
-        made = c.llama_sampler_init_grammar(vocab.handle, text, b"root")
+    made = c.llama_sampler_init_grammar(vocab.handle, sampling.grammar.encode(), b"root")
     if not made:
         raise InvalidInput("The grammar is not valid GBNF with a rule named root: correct it.", "grammar")
     handle: object = made

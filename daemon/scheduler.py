@@ -98,7 +98,8 @@ class Scheduler:
         kept = self._context.keep(slot.id, place.kept)
         del slot.tokens[kept:]
         slot.owner = request.owner
-        slot.job = Job(request, sampler, pending=list(request.prompt[kept:]), turn=self._turn)
+        shown = {self._vocab.control[mark].id for mark in request.sampling.markers if mark in self._vocab.control}
+        slot.job = Job(request, sampler, list(request.prompt[kept:]), self._turn, frozenset(shown))
         request.generation.cached_tokens = kept
         request.generation.timing.started_s = time.monotonic()
         self._counters.prompt_tokens += len(request.prompt)
@@ -229,7 +230,7 @@ class Scheduler:
         if sampling.logprobs is not None:
             entry = token_logprob(token, self._context.row(row), sampling.logprobs, self._vocab)
             job.held.append((job.stream.taken_bytes, entry))
-        text = job.stream.push(self._vocab.piece(token))
+        text = job.stream.push(self._vocab.spelling(token) if token in job.shown else self._vocab.piece(token))
         if job.stream.stopped:
             self._leave(slot, self._chunk(job, text, "stop"))
         elif generation.completion_tokens == sampling.max_tokens or len(slot.tokens) == self._context_tokens:

@@ -171,6 +171,20 @@ class NamedTool(Wire):
     function: NamedFunction
 
 
+class ToolChoices(Wire):
+    """The tools of a request that may, or must, be called."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[NamedTool], Field(min_length=1)]
+
+
+class AllowedTools(Wire):
+    """A choice among some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: ToolChoices
+
+
 class ChatRequest(SampledRequest):
     """``POST /v1/chat/completions``. A null is a field not given."""
 
@@ -180,7 +194,7 @@ class ChatRequest(SampledRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
     truncation: (
         Annotated[

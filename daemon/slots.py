@@ -66,14 +66,15 @@ Group = tuple[AdapterKey | None, int]
 class Job:
     """A request being answered: ``pending`` are the tokens still to be evaluated (prompt, or the one just chosen).
 
-    ``held`` are the logprobs of tokens whose text is not out yet, each with the reply's length in bytes before it.
-    ``unsaid`` is what a whole reply has so far.
+    ``shown`` are the control tokens that are left in its text. ``held`` are the logprobs of tokens whose text is not
+    out yet, each with the reply's length in bytes before it. ``unsaid`` is what a whole reply has so far.
     """
 
     request: Request
     sampler: Sampler
     pending: list[int]
     turn: int
+    shown: frozenset[int] = frozenset()
     stream: TextStream = field(init=False)
     restarted: bool = False
     held: list[tuple[int, TokenLogprob]] = field(default_factory=list)
