@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 export FIND_LINKS
 
-.PHONY: setup serve test test-slow lint format types demo clean
+.PHONY: setup serve test test-slow lint format types demo benchmarks clean
 
 setup: $(STAMP)
 
@@ -38,6 +38,12 @@ types: setup
 	mkdir -p build/links/familiar
 	for folder in daemon adapters feedback memory; do ln -sfn ../../../$$folder build/links/familiar/$$folder; done
 	$(BIN)/mypy
+
+# An hour, and half an hour more the first time, to build llama.cpp's server; ARGS=--quick is ten minutes.
+benchmarks: setup
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	set -e; for name in serving adapters load; do \
+		$(BIN)/python benchmarks/$$name.py --json build/benchmarks/$$name.json $(ARGS); done
 
 clean:
 	rm -rf $(VENV) build
