@@ -11,7 +11,7 @@ from familiar.daemon.llama import Adapter, Context, Model
 from familiar.memory.errors import BadFile
 
 ADAPTERS_KEPT = 256
-MEMORY_SHARE = 8
+MEMORY_SHARE = 4
 """Adapters that no reply uses are kept within one part in so many of the machine's memory."""
 
 _LORA_TYPES = (0, 1, 8, 30)
@@ -68,13 +68,13 @@ class AdapterCache:
     def __init__(
         self, model: Model, context: Context, kept: int = ADAPTERS_KEPT, kept_bytes: int | None = None
     ) -> None:
-        """``kept_bytes`` None is an eighth of the machine's memory."""
+        """``kept_bytes`` None is a quarter of the machine's memory."""
         self._model = model
         self._context = context
         self._kept = kept
         self._kept_bytes = psutil.virtual_memory().total // MEMORY_SHARE if kept_bytes is None else kept_bytes
         self._loaded: dict[AdapterKey, Adapter] = {}  # the most recently used last
-        self._doomed: set[Path] = set()
+        self._doomed: set[AdapterKey] = set()
 
     def __contains__(self, key: AdapterKey) -> bool:
         return key in self._loaded
@@ -89,7 +89,6 @@ class AdapterCache:
             check_adapter(key.path, self._model.architecture)
             adapter = self._model.load_adapter(key.path)
         self._loaded[key] = adapter
-        self._doomed.discard(key.path)
         for other in [other for other in self._loaded if other != key and other not in in_use]:
             if len(self._loaded) <= self._kept and self.bytes <= self._kept_bytes:
                 break
@@ -103,14 +102,15 @@ class AdapterCache:
 
     def drop(self, path: Path) -> None:
         """Let go of whatever was loaded from ``path``, at the next ``sweep`` that finds it unused."""
-        self._doomed.add(path.resolve())
+        self._doomed |= {key for key in self._loaded if key.path == path.resolve()}
 
-    def sweep(self, in_use: Collection[AdapterKey | None]) -> None:
-        """Free the dropped adapters that are not in use."""
-        if self._doomed:
-            for key in [key for key in self._loaded if key.path in self._doomed and key not in in_use]:
-                self._free(key)
-            self._doomed &= {key.path for key in self._loaded}
+    def sweep(self, in_use: Collection[AdapterKey | None]) -> list[AdapterKey]:
+        """Free the dropped adapters that are not in use, and return them."""
+        freed = [key for key in self._doomed if key not in in_use]
+        for key in freed:
+            self._free(key)
+        return freed
 
     def _free(self, key: AdapterKey) -> None:
+        self._doomed.discard(key)
         self._context.free_adapter(self._loaded.pop(key))

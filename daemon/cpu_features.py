@@ -56,10 +56,6 @@ def uses_amx(compiled: AbstractSet[str], flags: AbstractSet[str] | None) -> bool
     return "AMX_INT8" in compiled and flags is not None and "amx_int8" in flags
 
 
-def dies_of_amx(tensor_types: Iterable[int]) -> bool:
-    """Say whether AMX ends the process at the first prompt of a model with tensors of these ggml types.
-
-    The compiler drops most of llama.cpp's tile configuration, as it sees nobody read it (llama.cpp issue 20824 and pull
-    request 26954; llama-cpp-python 0.3.36 by GCC). 16-bit weights are laid out for AMX too, but use no tiles.
-    """
+def uses_tiles(tensor_types: Iterable[int]) -> bool:
+    """Say whether AMX computes with tiles on some of these ggml types; 16-bit weights are laid out anew without."""
     return not _TILED.isdisjoint(tensor_types)

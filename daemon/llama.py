@@ -18,7 +18,8 @@ from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
 from familiar.adapters.gguf_file import read_header
-from familiar.daemon.cpu_features import compiled_features, dies_of_amx, processor_flags, uses_amx
+from familiar.daemon import repack_trial
+from familiar.daemon.cpu_features import compiled_features, processor_flags, uses_amx, uses_tiles
 from familiar.daemon.engine_options import KV_BYTES, default_threads
 from familiar.daemon.model_parts import model_parts
 from familiar.daemon.vocab import Vocab
@@ -98,9 +99,10 @@ def _may_repack(path: Path) -> bool:
         return True
     try:
         headers = [read_header(part) for part in model_parts(path)]
-        return not dies_of_amx(tensor.type for header in headers for tensor in header.tensors.values())
+        tiled = uses_tiles(tensor.type for header in headers for tensor in header.tensors.values())
     except BadFile:
         return False
+    return not tiled or repack_trial.survives(path)
 
 
 def _check_magic(path: Path) -> None:

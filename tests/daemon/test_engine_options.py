@@ -8,7 +8,7 @@ from llama_cpp import llama_cpp as c
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon.cpu_features import (
     compiled_features,
-    dies_of_amx,
+    uses_tiles,
     missing_features,
     processor_flags,
     uses_amx,
@@ -155,6 +155,6 @@ def test_what_llama_cpp_was_built_for_is_compared_with_the_processor(tmp_path: P
 
 def test_16_bit_weights_are_not_multiplied_in_tiles() -> None:
     f32, f16, q8_0, q4_k, bf16 = 0, 1, 8, 12, 30
-    assert not dies_of_amx([f32, f16, bf16])
-    assert dies_of_amx([f32, q8_0])
-    assert dies_of_amx([f16, q4_k])
+    assert not uses_tiles([f32, f16, bf16])
+    assert uses_tiles([f32, q8_0])
+    assert uses_tiles([f16, q4_k])
