@@ -4,7 +4,16 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from familiar.daemon import errors, openapi, routes_admin, routes_chat, routes_feedback, routes_text
+from familiar.daemon import (
+    errors,
+    openapi,
+    routes_admin,
+    routes_chat,
+    routes_feedback,
+    routes_llama_cpp,
+    routes_ollama,
+    routes_text,
+)
 from familiar.daemon.guard import Guard
 from familiar.daemon.metrics import Observer
 from familiar.daemon.state import State
@@ -23,7 +32,7 @@ def create_app(state: State) -> FastAPI:
     app.add_middleware(Observer, metrics=state.metrics)
     app.add_middleware(Guard, host=state.settings.host, allowed_hosts=state.settings.allowed_hosts)
     errors.install(app)
-    for routes in (routes_chat, routes_text, routes_feedback, routes_admin):
+    for routes in (routes_chat, routes_text, routes_feedback, routes_admin, routes_llama_cpp, routes_ollama):
         app.include_router(routes.router(state))
     openapi.install(app)
     return app

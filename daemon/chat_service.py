@@ -178,7 +178,7 @@ class ChatService:
     ) -> tuple[list[int], tuple[Memory, ...], int]:
         """The prompt's tokens, the memories in it, and how many messages were left out to make it fit.
 
-        History is trimmed where that was asked for; else the memories go where the prompt only fits without them.
+        History is trimmed where that was asked for; the memories go where the prompt only fits without them.
         """
 
         def encode(turns: Sequence[Message], shown: tuple[Memory, ...]) -> list[int]:
@@ -189,12 +189,13 @@ class ChatService:
         trim = self._trim if request.truncation is None else request.truncation == "auto"
         wanted = request.sampling.get("max_tokens")
         room = limit - history.reply_room(limit, wanted)
+        kept = messages
         if trim and len(prompt_ids) > room:
             kept = history.trimmed(messages, lambda turns: len(encode(turns, memories)) <= room)
-            return encode(kept, memories), memories, len(messages) - len(kept)
+            prompt_ids = encode(kept, memories)
         if memories and len(prompt_ids) >= limit:
-            return encode(messages, ()), (), 0
-        return prompt_ids, memories, 0
+            prompt_ids, memories = encode(kept, ()), ()
+        return prompt_ids, memories, len(messages) - len(kept)
 
     def _log(self, started: Started, request: ChatRequest, choices: Choices, begun: float) -> str | None:
         """Store each choice as an exchange: the first under the reply's id, the others under that and their index.

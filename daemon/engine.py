@@ -34,7 +34,8 @@ from familiar.daemon.model_parts import model_bytes
 from familiar.daemon.sampling import Sampling
 from familiar.daemon.scheduler import Scheduler
 from familiar.daemon.slots import Family, Owner, Request
-from familiar.daemon.template import ChatTemplate, encode_prompt
+from familiar.daemon.template import CHATML, ChatTemplate, encode_prompt
+from familiar.daemon.template_messages import template_messages
 from familiar.daemon.tool_formats import ToolFormat, detect
 from familiar.memory.errors import Busy, InvalidInput
 from familiar.memory.types import Message
@@ -54,10 +55,15 @@ class ContextOverflow(InvalidInput):
     def __init__(self, prompt_tokens: int, context_tokens: int, param: str) -> None:
         instead = 'send "truncation": "auto" to leave out the oldest, ' if param == "messages" else ""
         super().__init__(
-            f"The {param} has {prompt_tokens} tokens but the context holds {context_tokens}, the reply included: "
-            f"shorten it, {instead}or serve with a larger context.",
+            # Begins as OpenAI's does: clients know an overflow by these words.
+            f"This model's maximum context length is {context_tokens} tokens, the reply included, but the {param} "
+            f"{_have(param)} {prompt_tokens}: shorten it, {instead}or serve with a larger context.",
             param,
         )
+
+
+def _have(param: str) -> str:
+    return "have" if param.endswith("s") else "has"
 
 
 class EngineClosed(Busy):
@@ -100,6 +106,7 @@ class Engine:
         self._context = context
         source = model.chat_template()
         self._template = ChatTemplate(source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+        self.chat_template = source or CHATML
         self.supports_tools = self._template.supports_tools
         self.tool_format: ToolFormat | None = detect(source) if self.supports_tools else None
         self.slots = options.slots
@@ -161,6 +168,10 @@ class Engine:
             self._check_open()
             return encode_prompt(self._model.vocab, self._template, messages, tools)
 
+    def render_prompt(self, messages: Sequence[Message]) -> str:
+        """Return a conversation as the template writes it; raise InvalidInput (``messages``) when it refuses it."""
+        return self._template.render(template_messages(messages, short_ids=self._template.short_ids))
+
     def encode_text(self, text: str) -> list[int]:
         """Return the tokens of a plain prompt, after BOS where the model has one; control tokens may be spelt out."""
         with self._vocab_use:
@@ -182,11 +193,15 @@ class Engine:
             self._check_open()
             return b"".join(self._model.vocab.spelling(token) for token in tokens)
 
-    def count_tokens(self, text: str) -> int:
-        """Return how many tokens plain text is."""
+    def tokenise(self, text: str, *, control: bool, around: bool) -> list[int]:
+        """Return the tokens of a text; ``control`` and ``around`` are said in ``Vocab.tokenise``."""
         with self._vocab_use:
             self._check_open()
-            return len(self._model.vocab.tokenise(text))
+            return self._model.vocab.tokenise(text, control=control, around=around)
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens plain text is."""
+        return len(self.tokenise(text, control=False, around=False))
 
     def generate(
         self,
@@ -225,7 +240,7 @@ class Engine:
         """
         prompt, limit = tuple(prompt_ids), self.info.context_tokens
         if not prompt:
-            raise InvalidInput(f"The {param} has 0 tokens but needs at least 1: say something.", param)
+            raise InvalidInput(f"The {param} {_have(param)} 0 tokens: say something.", param)
         if len(prompt) >= limit:
             raise ContextOverflow(len(prompt), limit, param)
         key = None
@@ -241,7 +256,9 @@ class Engine:
         with self._changed:
             self._check_open()
             # An empty queue takes any request: one of more choices than may wait would else be told to wait for ever.
-            if self._waiting and len(self._waiting) + len(requests) > self.queue_limit:
+            # What free slots are about to take does not wait.
+            room = self.queue_limit + self.slots - self._scheduler.running
+            if self._waiting and len(self._waiting) + len(requests) > room:
                 raise EngineBusy(
                     f"{len(self._waiting)} requests are waiting already and at most {self.queue_limit} may: try again "
                     f"soon."

@@ -1,14 +1,20 @@
-"""``/v1/adapters``, ``/v1/status`` and ``/health``: the versions that were learned, and how the service is doing."""
+"""``/v1/adapters``, ``/v1/status``, ``/metrics`` and ``/health``: what was learned, and how the service is doing.
+
+Versions and counts are the asking user's own; ``/health`` tells of nobody and is the one route that needs no key.
+"""
 
 import os
 import sys
 from importlib.metadata import version as package_version
-from typing import Any
+from typing import Annotated, Any
 
 import psutil
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Response
 
 from familiar.adapters import registry
+from familiar.daemon import openapi
+from familiar.daemon.metrics import CONTENT_TYPE
+from familiar.daemon.schemas_own_replies import AdapterList, Health, Rollback, Status
 from familiar.daemon.state import State
 from familiar.memory.types import AdapterVersion
 
@@ -16,27 +22,27 @@ from familiar.memory.types import AdapterVersion
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
     routes = APIRouter()
+    User = Annotated[int, Depends(state.identify)]
 
-    @routes.get("/v1/adapters")
-    def list_adapters() -> dict[str, Any]:
-        """List the adapter versions, oldest first."""
-        user = state.store.default_user()
-        current = state.store.current_version(user)
+    @routes.get("/v1/adapters", response_model=None, responses=openapi.replies(AdapterList))
+    def list_adapters(user: User) -> dict[str, Any]:
+        """List the adapter versions, oldest first; ``fits`` says whether one was trained on the served model."""
+        current = state.adapters.current(user)
         served = current.number if current else None
-        versions = state.store.versions(user)
-        return {"object": "list", "current": served, "data": [_adapter(each, served) for each in versions]}
+        fitting = {version.number for version in state.adapters.fitting(user)}
+        data = [_adapter(each, served, each.number in fitting) for each in state.store.versions(user)]
+        return {"object": "list", "current": served, "data": data}
 
-    @routes.post("/v1/adapters/rollback")
-    def roll_back() -> dict[str, Any]:
+    @routes.post("/v1/adapters/rollback", response_model=None, responses=openapi.replies(Rollback, 404, 503, 507))
+    def roll_back(user: User) -> dict[str, Any]:
         """Serve the version before the current one, from the next request on; null is the base model."""
-        before, after = registry.rollback(state.store, state.store.default_user())
+        before, after = registry.rollback(state.store, user, state.base_sha256())
         return {"object": "rollback", "from": before, "to": after}
 
-    @routes.get("/v1/status")
-    def get_status() -> dict[str, Any]:
+    @routes.get("/v1/status", response_model=None, responses=openapi.replies(Status))
+    def get_status(user: User) -> dict[str, Any]:
         """Show the model, what is stored, and what the process takes. Sizes are bytes."""
-        user = state.store.default_user()
-        current = state.store.current_version(user)
+        current = state.adapters.current(user)
         info = state.engine.info
         rss = int(psutil.Process().memory_info().rss)
         return {
@@ -45,6 +51,7 @@ def router(state: State) -> APIRouter:
             "pid": os.getpid(),
             "uptime_seconds": round(state.clock() - state.started_at, 3),
             "data_dir": str(state.settings.data_dir),
+            "user": state.store.users.get(user).name,
             "model": {
                 "name": info.name,
                 "path": str(info.path),
@@ -62,7 +69,13 @@ def router(state: State) -> APIRouter:
             "torch_loaded": "torch" in sys.modules,
         }
 
-    @routes.get("/health")
+    # A response class of no media type: the figures are text, but an error is JSON here too.
+    @routes.get("/metrics", response_class=Response, responses=openapi.replies(None, also=openapi.TEXT))
+    def get_metrics(user: User) -> Response:
+        """Show the service's figures in Prometheus' text format."""
+        return Response(state.metrics.text(), media_type=CONTENT_TYPE)
+
+    @routes.get("/health", response_model=None, responses=openapi.replies(Health, key=False))
     def get_health() -> dict[str, Any]:
         """Say that the service answers, and which process it is."""
         return {"status": "ok", "pid": os.getpid()}
@@ -70,7 +83,7 @@ def router(state: State) -> APIRouter:
     return routes
 
 
-def _adapter(version: AdapterVersion, served: int | None) -> dict[str, Any]:
+def _adapter(version: AdapterVersion, served: int | None, fits: bool) -> dict[str, Any]:
     return {
         "object": "adapter",
         "id": f"familiar:v{version.number}",
@@ -78,6 +91,7 @@ def _adapter(version: AdapterVersion, served: int | None) -> dict[str, Any]:
         "created": int(version.created_at),
         "parent": version.parent,
         "current": version.number == served,
+        "fits": fits,
         "base_sha256": version.base_sha256,
         "gguf_sha256": version.gguf_sha256,
         "run_id": version.run_id,

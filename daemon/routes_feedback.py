@@ -1,10 +1,14 @@
-"""``/v1/feedback``, ``/v1/exchanges`` and ``/v1/memories``: what was said about replies, and what is remembered."""
+"""``/v1/feedback``, ``/v1/exchanges`` and ``/v1/memories``: what was said about replies, and what is remembered.
 
-from typing import Any
+Each is the asking user's own: the id of somebody else's is answered as one that never was.
+"""
 
-from fastapi import APIRouter
+from typing import Annotated, Any
 
-from familiar.daemon import feedback_service
+from fastapi import APIRouter, Depends
+
+from familiar.daemon import feedback_service, openapi
+from familiar.daemon import schemas_own_replies as answered
 from familiar.daemon.schemas import FeedbackRequest
 from familiar.daemon.state import State
 from familiar.memory.errors import NotFound
@@ -14,11 +18,16 @@ from familiar.memory.types import Exchange, Memory
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
     routes = APIRouter()
+    User = Annotated[int, Depends(state.identify)]
 
-    @routes.post("/v1/feedback")
-    def create_feedback(feedback: FeedbackRequest) -> dict[str, Any]:
+    @routes.post(
+        "/v1/feedback",
+        response_model=None,
+        responses=openapi.replies(answered.Feedback, 400, 404, 415, 503, 507),
+    )
+    def create_feedback(feedback: FeedbackRequest, user: User) -> dict[str, Any]:
         """Correct, rate or better a reply, or state a rule. It is stored, and remembered, when this answers."""
-        signal = feedback_service.record(state.store, feedback, state.clock())
+        signal = feedback_service.record(state.store, user, feedback, state.clock())
         return {
             "object": "feedback",
             "id": signal.feedback.id,
@@ -28,22 +37,25 @@ def router(state: State) -> APIRouter:
             "created": int(signal.feedback.created_at),
         }
 
-    @routes.get("/v1/exchanges/{completion_id}")
-    def get_exchange(completion_id: str) -> dict[str, Any]:
+    @routes.get("/v1/exchanges/{completion_id}", response_model=None, responses=openapi.replies(answered.Exchange, 404))
+    def get_exchange(completion_id: str, user: User) -> dict[str, Any]:
         """Show what was sent, what was answered, and what the reply was made with."""
-        exchange = state.store.exchange(completion_id)
+        exchange = state.store.exchange(user, completion_id)
         return _exchange(exchange, _remembered(state, exchange))
 
-    @routes.get("/v1/memories")
-    def list_memories() -> dict[str, Any]:
+    @routes.get("/v1/memories", response_model=None, responses=openapi.replies(answered.MemoryList))
+    def list_memories(user: User) -> dict[str, Any]:
         """List what is remembered, oldest first."""
-        memories = state.store.memories(state.store.default_user())
-        return {"object": "list", "data": [_memory(memory) for memory in memories]}
+        return {"object": "list", "data": [_memory(memory) for memory in state.store.memories(user)]}
 
-    @routes.delete("/v1/memories/{memory_id}")
-    def delete_memory(memory_id: str) -> dict[str, Any]:
+    @routes.delete(
+        "/v1/memories/{memory_id}",
+        response_model=None,
+        responses=openapi.replies(answered.MemoryDeleted, 404, 503, 507),
+    )
+    def delete_memory(memory_id: str, user: User) -> dict[str, Any]:
         """Forget one memory; the next request no longer gets it."""
-        state.store.delete_memory(memory_id)
+        state.store.delete_memory(user, memory_id)
         return {"object": "memory.deleted", "id": memory_id, "deleted": True}
 
     return routes
@@ -66,7 +78,7 @@ def _remembered(state: State, exchange: Exchange) -> list[dict[str, Any]]:
     memories: list[dict[str, Any]] = []
     for memory_id in exchange.memory_ids:
         try:
-            memories.append(_memory(state.store.memory(memory_id)))
+            memories.append(_memory(state.store.memory(exchange.user_id, memory_id)))
         except NotFound:
             memories.append({"object": "memory", "id": memory_id, "deleted": True})
     return memories

@@ -18,6 +18,7 @@ from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
 from familiar.daemon.generation import TokenLogprob
+from familiar.daemon.grammar_check import check_grammar
 from familiar.daemon.llama import Context, sample_row
 from familiar.daemon.vocab import Vocab
 from familiar.memory.errors import InvalidInput
@@ -66,6 +67,8 @@ class Sampling:
             raise InvalidInput(f"max_tokens must be at least 0 but is {self.max_tokens}.", "max_tokens")
         if not all(self.stop):
             raise InvalidInput("A stop string must not be empty.", "stop")
+        if self.grammar is not None:
+            check_grammar(self.grammar)
 
 
 def _within(name: str, value: float, low: float, high: float) -> None:
@@ -117,6 +120,8 @@ class Sampler:
         drawn = _array(candidates)
         if under_grammar:
             c.llama_sampler_apply(self._grammar, ctypes.byref(drawn))
+            if not np.isfinite(candidates["logit"]).any():
+                return self._end  # the chain would choose one all the same, or none
         c.llama_sampler_apply(self._chain, ctypes.byref(drawn))
         return int(drawn.data[drawn.selected].id)
 

@@ -114,9 +114,7 @@ class Scheduler:
     def drop_adapter(self, path: Path) -> None:
         """Let go of an adapter and of what was computed under it, once no reply uses it."""
         self._adapters.drop(path)
-        for slot in self._slots:
-            if not slot.job and slot.owner and slot.owner.adapter and slot.owner.adapter.path == path.resolve():
-                self._forget(slot)
+        self._forget_idle(lambda adapter: adapter.path == path.resolve())
 
     def end_all(self, error: BaseException) -> None:
         """End every running reply with ``error``."""
@@ -125,7 +123,6 @@ class Scheduler:
 
     def step(self) -> None:
         """Evaluate one batch, if there is anything to evaluate. What goes wrong ends the replies it concerns."""
-        self._adapters.sweep(self._in_use())
         running: Sequence[Slot] = self._slots
         try:
             running = self._next_group()
@@ -136,6 +133,9 @@ class Scheduler:
             for slot in running:
                 self._leave(slot, error)
                 self._forget(slot)
+        freed = self._adapters.sweep(self._in_use())
+        if freed:
+            self._forget_idle(lambda adapter: adapter in freed)
 
     def _in_use(self) -> set[AdapterKey | None]:
         return {slot.job.request.owner.adapter for slot in self._slots if slot.job}
@@ -150,7 +150,9 @@ class Scheduler:
             return []
         if self._group not in groups or (len(groups) > 1 and self._timer() >= self._turn_ends):
             # a job's turn is the last one that it had: who has waited longest is next, the one just served last
-            self._group = min(groups, key=lambda key: min(slot.job.turn for slot in groups[key] if slot.job))
+            self._group = min(
+                groups, key=lambda key: (min(slot.job.turn for slot in groups[key] if slot.job), key == self._group)
+            )
             self._turn += 1
             self._turn_ends = self._timer() + TURN_S
         group, adapter = groups[self._group], self._group[0]
@@ -301,6 +303,12 @@ class Scheduler:
                 generation.put(_joined([*job.unsaid, *last]))
             if not (job.unsaid and isinstance(event, Chunk)):
                 generation.put(event)
+
+    def _forget_idle(self, goes: Callable[[AdapterKey], bool]) -> None:
+        """Forget what idle slots hold that was computed under the adapters that go."""
+        for slot in self._slots:
+            if not slot.job and slot.owner and slot.owner.adapter and goes(slot.owner.adapter):
+                self._forget(slot)
 
     def _forget(self, slot: Slot) -> None:
         self._context.keep(slot.id, 0)

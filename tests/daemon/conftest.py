@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from openai import OpenAI
 
 from familiar.adapters.gguf_file import read_header
-from familiar.daemon import server, settings, state
+from familiar.daemon import llama, server, settings, state
 from familiar.daemon.engine import Engine
 from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import Model
@@ -32,7 +32,9 @@ class PlainLlama:
     """llama.cpp's C API called as its own simplest example does: one sequence, one context, at most one adapter."""
 
     def __init__(self, path: Path, adapter: Path | None = None) -> None:
-        self.model = c.llama_model_load_from_file(os.fsencode(path), c.llama_model_default_params())
+        loading = c.llama_model_default_params()
+        loading.use_extra_bufts = llama._may_repack(path)  # another layout of the weights is another order of sums
+        self.model = c.llama_model_load_from_file(os.fsencode(path), loading)
         params = c.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 1024, 512, 512
         params.n_threads = params.n_threads_batch = 1

@@ -191,7 +191,9 @@ def test_a_reply_ends_where_the_context_does(model_path: Path, endless: Sampling
 
 
 def test_a_prompt_that_does_not_fit_names_both_numbers(engine: Engine, prompt: list[int]) -> None:
-    with pytest.raises(InvalidInput, match=r"are 1024 tokens but the context holds 1024") as caught:
+    with pytest.raises(
+        InvalidInput, match=r"length is 1024 tokens, the reply included, but the messages have 1024"
+    ) as caught:
         engine.generate((prompt * 100)[:1024], GREEDY)
     assert caught.value.param == "messages"
     assert engine.generate((prompt * 100)[:1023], Sampling(temperature=0)).usage.prompt_tokens == 1023
