@@ -106,9 +106,12 @@ class Engine:
         self._context = context
         source = model.chat_template()
         self._template = ChatTemplate(source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
+        # Some files have a template of its own for requests with tools.
+        tool_source = model.chat_template("tool_use") or source
+        self._tool_template = ChatTemplate(tool_source, bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
         self.chat_template = source or CHATML
-        self.supports_tools = self._template.supports_tools
-        self.tool_format: ToolFormat | None = detect(source) if self.supports_tools else None
+        self.supports_tools = self._tool_template.supports_tools
+        self.tool_format: ToolFormat | None = detect(tool_source) if self.supports_tools else None
         self.slots = options.slots
         self.queue_limit = options.queue_limit
         self._threads = options.threads
@@ -166,7 +169,8 @@ class Engine:
         """Return a conversation's tokens; raise InvalidInput (``messages``) when the model's template refuses it."""
         with self._vocab_use:
             self._check_open()
-            return encode_prompt(self._model.vocab, self._template, messages, tools)
+            template = self._tool_template if tools else self._template
+            return encode_prompt(self._model.vocab, template, messages, tools)
 
     def render_prompt(self, messages: Sequence[Message]) -> str:
         """Return a conversation as the template writes it; raise InvalidInput (``messages``) when it refuses it."""

@@ -160,9 +160,9 @@ class Model:
         c.llama_model_meta_val_str(self.handle, key.encode(), buffer, length + 1)
         return buffer.value.decode("utf-8", "replace")
 
-    def chat_template(self) -> str | None:
-        """Return the chat template that the file carries, if any."""
-        template: bytes | None = c.llama_model_chat_template(self.handle, None)
+    def chat_template(self, name: str | None = None) -> str | None:
+        """Return the chat template that the file carries, if any; ``name`` asks for another one than the usual."""
+        template: bytes | None = c.llama_model_chat_template(self.handle, name.encode() if name else None)
         return template.decode("utf-8", "replace") if template else None
 
     def load_adapter(self, path: Path) -> Adapter:

@@ -18,7 +18,7 @@ from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
 from familiar.daemon.generation import TokenLogprob
-from familiar.daemon.grammar_check import check_grammar
+from familiar.daemon.grammar.grammar_check import check_grammar
 from familiar.daemon.llama import Context, sample_row
 from familiar.daemon.vocab import Vocab
 from familiar.memory.errors import InvalidInput
@@ -94,6 +94,12 @@ class Sampler:
                 )
         self._end = vocab.end_of_turn
         self._grammar = _grammar(sampling, vocab)
+        # A control token's spelling fits inside a JSON text, but would be missing from the reply.
+        self._unseen = [
+            token.id
+            for text, token in vocab.control.items()
+            if text not in sampling.markers and not vocab.ends_generation(token.id)
+        ]
         self._candidates = np.zeros(vocab.size if self._grammar else 0, _CANDIDATE)
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         for link in _links(sampling, vocab.size, context_tokens):
@@ -117,6 +123,7 @@ class Sampler:
         candidates = self._candidates
         candidates["id"] = np.arange(len(candidates))
         candidates["logit"] = logits
+        candidates["logit"][self._unseen] = -np.inf
         drawn = _array(candidates)
         if under_grammar:
             c.llama_sampler_apply(self._grammar, ctypes.byref(drawn))

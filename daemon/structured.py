@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from familiar.daemon.json_grammar import json_object_grammar, json_schema_grammar
+from familiar.daemon.grammar.json_grammar import json_object_grammar, json_schema_grammar
 from familiar.daemon.schemas_chat import ChatRequest, ResponseFormat
 from familiar.daemon.tool_formats import ToolFormat
 from familiar.daemon.tool_parser import ForcedCalls, FreeCalls, ToolCallParser

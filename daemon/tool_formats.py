@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from familiar.daemon import char_set
-from familiar.daemon.gbnf import EMPTY, Alternative, Chars, Grammar, Text, TooLarge
-from familiar.daemon.json_grammar import json_schema_grammar
-from familiar.daemon.json_rules import JsonRules
-from familiar.daemon.json_schema import Schema
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.gbnf import EMPTY, Alternative, Chars, Grammar, Text, TooLarge
+from familiar.daemon.grammar.json_grammar import json_schema_grammar
+from familiar.daemon.grammar.json_rules import JsonRules
+from familiar.daemon.grammar.json_schema import Schema
 from familiar.daemon.tools import Tool
 from familiar.memory.errors import InvalidInput
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from familiar.daemon import char_set
-from familiar.daemon.automaton import Both, Counter, Table, TableMachine, TooManyStates, explore, words
-from familiar.daemon.gbnf import EMPTY, Alternative, Grammar, NeverEnds, Rule, Text, TooLarge, one_of
-from familiar.daemon.number_range import Bound, NumberMachine
-from familiar.daemon.pattern_automaton import compile_pattern
-from familiar.daemon.string_pattern import BadPattern
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.automaton import Both, Counter, Table, TableMachine, TooManyStates, explore, words
+from familiar.daemon.grammar.gbnf import EMPTY, Alternative, Grammar, NeverEnds, Rule, Text, TooLarge, one_of
+from familiar.daemon.grammar.number_range import Bound, NumberMachine
+from familiar.daemon.grammar.pattern_automaton import compile_pattern
+from familiar.daemon.grammar.string_pattern import BadPattern
 
 Accepts = Callable[[str, str], bool]
 

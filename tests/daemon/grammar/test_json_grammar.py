@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from familiar.daemon.engine import Engine
-from familiar.daemon.json_grammar import json_object_grammar, json_schema_grammar
+from familiar.daemon.grammar.json_grammar import json_object_grammar, json_schema_grammar
 from familiar.daemon.sampling import Sampling
 from familiar.memory.types import Message
 

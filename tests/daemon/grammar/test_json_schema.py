@@ -17,8 +17,8 @@ import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 from pydantic import BaseModel, Field, HttpUrl, StringConstraints
 
-from familiar.daemon.json_grammar import json_schema_grammar
-from familiar.daemon.string_formats import FORMATS
+from familiar.daemon.grammar.json_grammar import json_schema_grammar
+from familiar.daemon.grammar.string_formats import FORMATS
 from familiar.memory.errors import InvalidInput
 
 Accepts = Callable[[str, str], bool]

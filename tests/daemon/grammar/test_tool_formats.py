@@ -9,9 +9,9 @@ import pytest
 from gguf import GGUFReader
 from jsonschema import Draft202012Validator
 
-from familiar.daemon import gbnf
 from familiar.daemon.engine import Engine
 from familiar.daemon.engine_options import EngineOptions
+from familiar.daemon.grammar import gbnf
 from familiar.daemon.sampling import Sampling
 from familiar.daemon.template import ChatTemplate, encode_prompt
 from familiar.daemon.tool_formats import (

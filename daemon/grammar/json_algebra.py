@@ -7,7 +7,7 @@ from decimal import Decimal
 from functools import reduce
 from typing import Any
 
-from familiar.daemon.json_nodes import (
+from familiar.daemon.grammar.json_nodes import (
     MAX_DEPTH,
     NOTHING,
     Anything,
@@ -24,8 +24,8 @@ from familiar.daemon.json_nodes import (
     same,
     union,
 )
-from familiar.daemon.number_range import Bound
-from familiar.daemon.pattern_automaton import compile_pattern
+from familiar.daemon.grammar.number_range import Bound
+from familiar.daemon.grammar.pattern_automaton import compile_pattern
 
 MAX_WORK = 200_000
 """Most steps for one document: about a second."""

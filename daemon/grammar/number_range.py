@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
-from familiar.daemon import char_set
-from familiar.daemon.char_set import CharSet
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.char_set import CharSet
 
 MAX_DIGITS = 20
 FRACTION_DIGITS = 15

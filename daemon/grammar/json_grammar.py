@@ -9,9 +9,9 @@ escapes. What is left out: see ``daemon/json_schema.py`` for what of JSON Schema
 from collections.abc import Mapping
 from typing import Any
 
-from familiar.daemon.gbnf import Grammar, NeverEnds, TooLarge
-from familiar.daemon.json_rules import JsonRules
-from familiar.daemon.json_schema import Schema
+from familiar.daemon.grammar.gbnf import Grammar, NeverEnds, TooLarge
+from familiar.daemon.grammar.json_rules import JsonRules
+from familiar.daemon.grammar.json_schema import Schema
 from familiar.memory.errors import InvalidInput
 
 

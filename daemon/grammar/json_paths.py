@@ -8,8 +8,19 @@ schema whose ways multiply is refused before it becomes a grammar.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from familiar.daemon.json_algebra import Algebra
-from familiar.daemon.json_nodes import NOTHING, Anything, Array, Literals, Node, Number, Object, Ref, String, Union
+from familiar.daemon.grammar.json_algebra import Algebra
+from familiar.daemon.grammar.json_nodes import (
+    NOTHING,
+    Anything,
+    Array,
+    Literals,
+    Node,
+    Number,
+    Object,
+    Ref,
+    String,
+    Union,
+)
 
 MAX_WAYS = 512
 

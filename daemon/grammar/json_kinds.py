@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, NoReturn, Protocol
 
-from familiar.daemon.json_algebra import Algebra
-from familiar.daemon.json_nodes import Array, Literals, Node, Number, Object, String
-from familiar.daemon.number_range import Bound
-from familiar.daemon.pattern_automaton import compile_pattern
-from familiar.daemon.string_formats import FORMATS, SAYS_NOTHING, format_pattern
-from familiar.daemon.string_pattern import BadPattern
+from familiar.daemon.grammar.json_algebra import Algebra
+from familiar.daemon.grammar.json_nodes import Array, Literals, Node, Number, Object, String
+from familiar.daemon.grammar.number_range import Bound
+from familiar.daemon.grammar.pattern_automaton import compile_pattern
+from familiar.daemon.grammar.string_formats import FORMATS, SAYS_NOTHING, format_pattern
+from familiar.daemon.grammar.string_pattern import BadPattern
 
 MAX_MULTIPLE = 100
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 from urllib.parse import unquote
 
-from familiar.daemon.automaton import TooManyStates
-from familiar.daemon.json_algebra import Algebra
-from familiar.daemon.json_kinds import KINDS, TYPES, Place, shown
-from familiar.daemon.json_nodes import NOTHING, Anything, Literals, Node, Object, Ref, TooComplex, union
+from familiar.daemon.grammar.automaton import TooManyStates
+from familiar.daemon.grammar.json_algebra import Algebra
+from familiar.daemon.grammar.json_kinds import KINDS, TYPES, Place, shown
+from familiar.daemon.grammar.json_nodes import NOTHING, Anything, Literals, Node, Object, Ref, TooComplex, union
 from familiar.memory.errors import InvalidInput
 
 MAX_SUBSCHEMAS = 10_000

@@ -8,8 +8,8 @@ lookarounds, word boundaries, Unicode properties, inline flags.
 import re
 from dataclasses import dataclass
 
-from familiar.daemon import char_set
-from familiar.daemon.char_set import EVERY, CharSet
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.char_set import EVERY, CharSet
 
 MAX_NESTING = 50
 

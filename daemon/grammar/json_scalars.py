@@ -9,13 +9,13 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from familiar.daemon import char_set
-from familiar.daemon.automaton import Both, Counter, Machine, Table, TableMachine, explore, words
-from familiar.daemon.char_set import EVERY, CharSet
-from familiar.daemon.gbnf import EMPTY, Alternative, Chars, Grammar, Rule, Text, one_of
-from familiar.daemon.json_nodes import Number, String
-from familiar.daemon.number_range import FRACTION_DIGITS, MAX_DIGITS, NumberMachine
-from familiar.daemon.pattern_automaton import compile_pattern
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.automaton import Both, Counter, Machine, Table, TableMachine, explore, words
+from familiar.daemon.grammar.char_set import EVERY, CharSet
+from familiar.daemon.grammar.gbnf import EMPTY, Alternative, Chars, Grammar, Rule, Text, one_of
+from familiar.daemon.grammar.json_nodes import Number, String
+from familiar.daemon.grammar.number_range import FRACTION_DIGITS, MAX_DIGITS, NumberMachine
+from familiar.daemon.grammar.pattern_automaton import compile_pattern
 
 QUOTE = Text('"')
 _SPECIAL = char_set.of('"\\', ("\0", "\x1f"))

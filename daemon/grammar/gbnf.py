@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from familiar.daemon.char_set import CharSet
+from familiar.daemon.grammar.char_set import CharSet
 
 MAX_SYMBOLS = 100_000
 """Most symbols in one grammar: about 2 MB of text, which llama.cpp reads in a fraction of a second."""

@@ -8,8 +8,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from familiar.daemon import char_set
-from familiar.daemon.char_set import CharSet
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.char_set import CharSet
 
 State = TypeVar("State", bound=Hashable)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from familiar.daemon.number_range import Bound
+from familiar.daemon.grammar.number_range import Bound
 
 MAX_OPTIONS = 256
 """Most options of one choice after ``allOf`` has been multiplied out, and most properties that may be left out.

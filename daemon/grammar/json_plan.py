@@ -6,8 +6,8 @@ Where a schema leaves open what else there may be, the reading is the narrow one
 
 from dataclasses import dataclass, field, replace
 
-from familiar.daemon.json_algebra import Algebra
-from familiar.daemon.json_nodes import (
+from familiar.daemon.grammar.json_algebra import Algebra
+from familiar.daemon.grammar.json_nodes import (
     MAX_OPTIONS,
     NOTHING,
     Anything,

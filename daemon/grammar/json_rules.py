@@ -7,10 +7,10 @@ property, ``field`` what may come where one has to. Arrays likewise.
 from collections.abc import Sequence
 from typing import Any
 
-from familiar.daemon import char_set
-from familiar.daemon.automaton import TooManyStates
-from familiar.daemon.gbnf import EMPTY, Alternative, Chars, Grammar, Rule, Text
-from familiar.daemon.json_nodes import (
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.automaton import TooManyStates
+from familiar.daemon.grammar.gbnf import EMPTY, Alternative, Chars, Grammar, Rule, Text
+from familiar.daemon.grammar.json_nodes import (
     NOTHING,
     Anything,
     Array,
@@ -23,10 +23,10 @@ from familiar.daemon.json_nodes import (
     TooComplex,
     Union,
 )
-from familiar.daemon.json_paths import Ways
-from familiar.daemon.json_plan import Contradiction, ObjectPlan, plan_array, plan_object
-from familiar.daemon.json_scalars import Scalars, string_table
-from familiar.daemon.json_schema import Schema
+from familiar.daemon.grammar.json_paths import Ways
+from familiar.daemon.grammar.json_plan import Contradiction, ObjectPlan, plan_array, plan_object
+from familiar.daemon.grammar.json_scalars import Scalars, string_table
+from familiar.daemon.grammar.json_schema import Schema
 
 INDENT = 20
 """Most blanks at the start of a line. White space has to be bounded: a small model would go on for ever."""

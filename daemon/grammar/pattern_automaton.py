@@ -7,10 +7,10 @@ As in JSON Schema a pattern may match anywhere in the text unless its anchors ho
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from familiar.daemon import char_set
-from familiar.daemon.automaton import Both, Machine, Table, TooManyStates, explore
-from familiar.daemon.char_set import EVERY, CharSet
-from familiar.daemon.string_pattern import Anchor, BadPattern, Chain, Char, Choice, Look, Regex, Repeat, parse
+from familiar.daemon.grammar import char_set
+from familiar.daemon.grammar.automaton import Both, Machine, Table, TooManyStates, explore
+from familiar.daemon.grammar.char_set import EVERY, CharSet
+from familiar.daemon.grammar.string_pattern import Anchor, BadPattern, Chain, Char, Choice, Look, Regex, Repeat, parse
 
 MAX_NFA_STATES = 20_000
 MAX_WORK = 1_000_000
