@@ -143,9 +143,7 @@ class ChatService:
 
     def _plan(self, user_id: int, request: ChatRequest, served: Served | None) -> Plan:
         choice = self._adapters.parse(user_id, request.model)
-        structure = structure_of(
-            request, self._engine.tool_format, supports_tools=self._engine.supports_tools
-        )
+        structure = structure_of(request, self._engine.tool_format, supports_tools=self._engine.supports_tools)
         messages = tuple(each.message for each in request.messages)
         memories = self._recall(user_id, messages) if choice.memory else ()
         prompt_ids, memories, trimmed = self._encode(request, messages, memories, structure)

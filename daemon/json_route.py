@@ -20,8 +20,9 @@ class JsonRoute(APIRoute):
         handle = super().get_route_handler()
 
         async def handled(request: Request) -> Response:
-            headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
-            scope = {**request.scope, "headers": [*headers, (b"content-type", b"application/json")]}
-            return await handle(Request(scope, request.receive))
+            others = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+            # In the scope itself: whoever words an error later looks at the type too.
+            request.scope["headers"] = [*others, (b"content-type", b"application/json")]
+            return await handle(Request(request.scope, request.receive))
 
         return handled

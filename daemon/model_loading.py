@@ -13,6 +13,7 @@ from pathlib import Path
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon.cpu_features import compiled_features, missing_features, processor_flags
 from familiar.daemon.engine_options import (
+    DEFAULTS,
     MOST_AUTOMATIC_CONTEXT_TOKENS,
     EngineOptions,
     automatic_context,
@@ -27,6 +28,7 @@ from familiar.memory.errors import BadFile, InvalidInput
 log = logging.getLogger("familiar")
 
 GIB = 1 << 30
+_FLASH_PARAMETERS = 100_000_000
 _REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 
 
@@ -49,7 +51,7 @@ def load(path: Path, options: EngineOptions) -> Loaded:
             context_tokens=_context_tokens(model, path, options, free_bytes),
             threads=options.threads or default_threads(),
             batch_tokens=options.batch_tokens or BATCH_TOKENS,
-            flash_attention=_flash_attention(model, options),
+            flash_attention=flash_attention(model, options),
         )
         if options.mlock:
             _check_locked()
@@ -61,7 +63,7 @@ def load(path: Path, options: EngineOptions) -> Loaded:
             batch_tokens=chosen.batch_tokens,
             kv_type=chosen.kv_type,
             flash_attention=chosen.flash_attention,
-            outputs=max(chosen.slots, OUTPUT_ROWS),
+            outputs=chosen.slots + OUTPUT_ROWS,
         )
     except BaseException:
         model.close()
@@ -122,8 +124,12 @@ def _free_for_caches(
     return min(left, default=float(free_bytes))
 
 
-def _flash_attention(model: Model, options: EngineOptions) -> str:
-    """Return whether to use flash attention on this processor, or leave it to llama.cpp where there is a GPU."""
+def flash_attention(model: Model, options: EngineOptions = DEFAULTS) -> str:
+    """Return whether to use flash attention on this processor, or leave it to llama.cpp where there is a GPU.
+
+    On a processor it is worth it from some size on. Measured: with 0.6 B parameters eight streams are a quarter faster
+    with it and one a twentieth, with 5 M eight streams lose two fifths.
+    """
     if model.on_gpu:
         return options.flash_attention
     missing = missing_features(compiled_features(system_info()), processor_flags())
@@ -135,6 +141,8 @@ def _flash_attention(model: Model, options: EngineOptions) -> str:
             _REINSTALL,
         )
     wanted = options.flash_attention == "on" or options.kv_is_quantised
+    if options.flash_attention == "auto" and model.parameters >= _FLASH_PARAMETERS and not missing:
+        return "on"
     if wanted and missing:
         reason = f"kv_type {options.kv_type}" if options.kv_is_quantised else "flash_attention on"
         raise InvalidInput(

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
-from starlette.exceptions import HTTPException
 
 from familiar.daemon import model_ids, ollama_replies
 from familiar.daemon.embedding import floats, vectors_of
@@ -32,6 +31,7 @@ from familiar.daemon.schemas_ollama import (
 )
 from familiar.daemon.schemas_text import TextRequest
 from familiar.daemon.state import State
+from familiar.memory.errors import NotFound
 
 API_VERSION = "0.12.11"
 """The version of Ollama whose API this is: clients compare it with the one that they need."""
@@ -137,9 +137,10 @@ def router(state: State) -> APIRouter:
         routes.add_api_route(path, partial(_refuse, instead), methods=[method], dependencies=[Depends(state.identify)])
 
     @routes.api_route("/api/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
-    def get_nothing(path: str) -> None:
+    def get_nothing(path: str, request: Request) -> None:
         """Say so in Ollama's shape."""
-        raise HTTPException(404)
+        where = f"{request.method} /api/{path}"
+        raise NotFound(f"There is no {where} here: docs/compatibility.md lists what there is of Ollama's API.")
 
     return routes
 

@@ -1,6 +1,5 @@
 """``/v1/completions`` and ``/v1/embeddings``: plain text gone on with, and texts as vectors."""
 
-import asyncio
 import base64
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -11,7 +10,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 
-from familiar.daemon import errors, model_ids, openapi, wire
+from familiar.daemon import errors, openapi, wire
+from familiar.daemon.embedding import floats, vectors_of
 from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
 from familiar.daemon.generation import TokenLogprob
 from familiar.daemon.reply import Text, Totals
@@ -19,7 +19,6 @@ from familiar.daemon.schemas_replies import EmbeddingList, TextCompletion, TextC
 from familiar.daemon.schemas_text import EmbeddingRequest, TextRequest
 from familiar.daemon.state import State
 from familiar.daemon.text_service import TextReply
-from familiar.memory.errors import InvalidInput
 
 
 def router(state: State) -> APIRouter:
@@ -45,18 +44,8 @@ def router(state: State) -> APIRouter:
     @routes.post("/v1/embeddings", response_model=None, responses=openapi.replies(EmbeddingList, 400, 404, 415, 503))
     async def create_embeddings(wanted: EmbeddingRequest, user: User) -> Response:
         """Return a vector of length 1 for each input. Needs no adapter, and is the same for every user."""
-        if wanted.model not in model_ids.EMBEDDING:
-            raise model_ids.UnknownModel(wanted.model, model_ids.EMBEDDING)
-        loop = asyncio.get_running_loop()
-        vectors, tokens = await loop.run_in_executor(state.workers, state.engine.embed, wanted.inputs)
-        dimensions = len(vectors[0])
-        if wanted.dimensions not in (None, dimensions):
-            raise InvalidInput(
-                f"dimensions is {wanted.dimensions} but this model's vectors have {dimensions} and cannot be "
-                "shortened: leave it out.",
-                "dimensions",
-            )
-        encode = _base64 if wanted.encoding_format == "base64" else _floats
+        vectors, tokens = await vectors_of(state, wanted.model, wanted.inputs, wanted.dimensions)
+        encode = _base64 if wanted.encoding_format == "base64" else floats
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)} for index, vector in enumerate(vectors)
         ]
@@ -64,10 +53,6 @@ def router(state: State) -> APIRouter:
         return JSONResponse({"object": "list", "data": data, "model": wanted.model, "usage": usage})
 
     return routes
-
-
-def _floats(vector: NDArray[np.float32]) -> list[float]:
-    return [float(value) for value in vector]
 
 
 def _base64(vector: NDArray[np.float32]) -> str:

@@ -94,13 +94,14 @@ class Sampler:
                 )
         self._end = vocab.end_of_turn
         self._grammar = _grammar(sampling, vocab)
-        # A control token's spelling fits inside a JSON text, but would be missing from the reply.
-        self._unseen = [
-            token.id
-            for text, token in vocab.control.items()
-            if text not in sampling.markers and not vocab.ends_generation(token.id)
-        ]
-        self._candidates = np.zeros(vocab.size if self._grammar else 0, _CANDIDATE)
+        if self._grammar:
+            self._candidates = np.zeros(vocab.size, _CANDIDATE)
+            # A control token's spelling fits inside a JSON text, but would be missing from the reply.
+            self._unseen = [
+                token.id
+                for text, token in vocab.control.items()
+                if text not in sampling.markers and not vocab.ends_generation(token.id)
+            ]
         self._chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
         for link in _links(sampling, vocab.size, context_tokens):
             c.llama_sampler_chain_add(self._chain, link)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError, model_validator
 
-from familiar.daemon.json_grammar import json_object_grammar, json_schema_grammar
+from familiar.daemon.grammar.json_grammar import json_object_grammar, json_schema_grammar
 from familiar.daemon.schemas import Wire, refuse, sorted_out
 
 R = TypeVar("R", bound=Wire)

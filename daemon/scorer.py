@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from familiar.daemon.adapter_cache import AdapterCache, AdapterKey
 from familiar.daemon.llama import BATCH_TOKENS, Batch, Context, Model
+from familiar.daemon.model_loading import flash_attention
 from familiar.daemon.sampling import Sampler, Sampling
 from familiar.daemon.template import ChatTemplate, encode_completion, encode_prompt
 from familiar.daemon.text_stream import TextStream
@@ -44,7 +45,10 @@ class LlamaScorer:
         """Load the model; raise BadFile as ``Model`` does. ``threads`` 0 is as many as there are physical cores."""
         model = Model(path)
         tokens = min(model.trained_context_tokens, MOST_CONTEXT_TOKENS)
-        return cls(model, Context(model, context_tokens=tokens, threads=threads), tokens)
+        # as it is served: what is judged must be what answers
+        attention = flash_attention(model)
+        context = Context(model, context_tokens=tokens, threads=threads, flash_attention=attention)
+        return cls(model, context, tokens)
 
     def close(self) -> None:
         """Free the context and the model; harmless when done already."""

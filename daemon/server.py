@@ -45,6 +45,8 @@ def run(settings: Settings) -> None:
         Busy: the port is taken, or a service runs on this data folder already.
         FamiliarError: the model, the store or a setting cannot be used.
     """
+    # The engine's thread asks for the interpreter lock after every decode: 5 ms, the default, is ten tokens.
+    sys.setswitchinterval(0.0005)
     logging.basicConfig(level=logging.WARNING, format="familiar: %(message)s", stream=sys.stderr)
     # SIGTERM as Ctrl-C: both then run the same clean-up, wherever start-up has got to.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -46,6 +46,7 @@ class State:
         """End what still generates, let it be logged, and close the engine and the store."""
         self.engine.close()
         self.workers.shutdown()
+        self.identify.close()
         self.store.close()
 
 
@@ -69,7 +70,7 @@ def make(
     trim = settings.context_overflow == "trim"
     chat = ChatService(store, engine, adapters, outbox, workers, memory_budget_tokens=budget, trim=trim, clock=clock)
     text = TextService(engine, adapters, outbox, workers, clock=clock)
-    identify = Identify(store, local_token, clock)
+    identify = Identify(Store.open(settings.database, clock), local_token, clock)
     return State(
         settings,
         store,

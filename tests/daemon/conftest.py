@@ -153,6 +153,7 @@ def _serve(data_dir: Path, engine: Engine, grace_s: float = server.GRACE_S, **fl
         finally:
             stop()
             parts.workers.shutdown()
+            parts.identify.close()
             store.close()
 
 

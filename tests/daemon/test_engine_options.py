@@ -8,10 +8,10 @@ from llama_cpp import llama_cpp as c
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon.cpu_features import (
     compiled_features,
-    uses_tiles,
     missing_features,
     processor_flags,
     uses_amx,
+    uses_tiles,
 )
 from familiar.daemon.engine_options import (
     CHOICES,

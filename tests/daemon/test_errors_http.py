@@ -7,8 +7,8 @@ from fastapi.testclient import TestClient
 
 from familiar.daemon import errors
 from familiar.daemon.app import create_app
-from familiar.daemon.outbox import ShuttingDown
 from familiar.daemon.engine import EngineBusy, EngineClosed
+from familiar.daemon.outbox import ShuttingDown
 from familiar.memory import errors as our
 
 CHAT: dict[str, Any] = {"model": "familiar:base", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
