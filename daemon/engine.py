@@ -4,11 +4,13 @@ Requests wait in a bounded queue and are given slots in the order in which they 
 then.
 
 What is the same as what. An *exact* request (``familiar:base`` makes them) is never batched with another one and reuses
-nothing: 512 prompt tokens at a time, then one token at a time. Its logits are those of plain llama.cpp to the bit,
-under no adapter or under its own, whatever else runs, before, between and after adapter swaps; so the same seed gives
-the same reply. Any other request may run beside others of its adapter, or go on from a reused prefix: then the same
-numbers are summed in batches of another shape, and logits may differ in their last bits. A reply can then differ where
-two tokens are all but equally likely, and so can the reply to a repeated seed.
+nothing: a batch of prompt tokens at a time (512, or ``batch_tokens``), then one token at a time. Its logits are those
+of plain llama.cpp with the same options to the bit, under no adapter or under its own, whatever else runs, before,
+between and after adapter swaps; so the same seed gives the same reply. Where it asks for its prompt's log-probabilities
+too, the prompt goes on in smaller batches: the same ones each time, but not plain llama.cpp's. Any other request may
+run beside others of its adapter, or go on from a reused prefix: then the same numbers are summed in batches of another
+shape, and logits may differ in their last bits. A reply can then differ where two tokens are all but equally likely,
+and so can the reply to a repeated seed.
 """
 
 import threading

@@ -99,7 +99,7 @@ class Trainer:
                 batch = collate([(prompt, reply) for prompt in prompts])
                 loss = -completion_logps(model, batch)[batch.mask_BS].mean()
                 optimizer.zero_grad()
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
             assert loss.item() < 0.05
@@ -167,7 +167,8 @@ class Person:
         """Read a stream; after so many ``events`` of it, go away."""
         body = {"model": "familiar", "messages": messages, "max_tokens": 16, "temperature": 0, "stream": True, **more}
         body["stream_options"] = {"include_usage": True}
-        text, extension, ended, cached = "", {}, False, 0
+        extension: dict[str, Any] = {}
+        text, ended, cached = "", False, 0
         with self.http.stream("POST", "/v1/chat/completions", json=body) as reply:
             assert reply.status_code == 200
             for number, line in enumerate(line for line in reply.iter_lines() if line):

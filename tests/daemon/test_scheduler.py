@@ -15,7 +15,7 @@ from familiar.daemon.engine import Engine, EngineBusy, EngineClosed, Generation,
 from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.engine_stats import Counters
 from familiar.daemon.generation import TokenLogprob
-from familiar.daemon.llama import Batch, Context, Model
+from familiar.daemon.llama import Adapter, Batch, Context, Model
 from familiar.daemon.scheduler import PROMPT_SHARE, TURN_S, Scheduler
 from familiar.daemon.slots import Family, Owner, Request
 from familiar.memory.errors import BadFile
@@ -539,7 +539,12 @@ def test_a_hundred_adapters_are_resident_each_with_its_own_reply(
     paths = [Path(shutil.copyfile(different[i % 5], tmp_path / f"copy{i}.gguf")) for i in range(100)]
     loads: list[Path] = []
     load = Model.load_adapter
-    monkeypatch.setattr(Model, "load_adapter", lambda self, path: loads.append(path) or load(self, path))
+
+    def noting(self: Model, path: Path) -> Adapter:
+        loads.append(path)
+        return load(self, path)
+
+    monkeypatch.setattr(Model, "load_adapter", noting)
     table = bench()
     replies = []
     for _ in range(2):
