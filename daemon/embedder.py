@@ -19,8 +19,11 @@ from familiar.daemon.llama import Batch, Model
 from familiar.memory.errors import BadFile, InvalidInput
 
 MOST_TOKENS = 2048
-"""Tokens of one input, and of all that are evaluated together."""
+"""Tokens of one input, at most."""
 _MOST_TOGETHER = 16
+_TOGETHER_TOKENS = 256
+"""Inputs and tokens that are evaluated together, unless one input is longer: what is more takes longer for each, as all
+share the cache (1.3 times as long for 1,024 tokens on 0.6 B parameters, 1.9 times on 5 M), and holds up replies."""
 
 
 class Embedder:
@@ -70,7 +73,7 @@ class Embedder:
         group: list[Sequence[int]] = []
         tokens = 0
         for ids in inputs:
-            if group and (len(group) == _MOST_TOGETHER or tokens + len(ids) > self.most_tokens):
+            if group and (len(group) == _MOST_TOGETHER or tokens + len(ids) > _TOGETHER_TOKENS):
                 yield self._evaluate(group)
                 group, tokens = [], 0
             group.append(ids)

@@ -121,10 +121,15 @@ class Connection:
 
 
 def _create(path: Path) -> None:
-    # Made here and not by SQLite, for its mode: SQLite gives the -wal and -shm files the mode of the main one.
+    # Made here and not by SQLite, for its mode: SQLite gives the -wal and -shm files the mode of the main one. A file
+    # that is there must not be opened: closing it again would take this process's locks off it, those of another
+    # connection too, and the next process to close the store would delete the log that we still write to.
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise BadFile(f"The store {path} cannot be opened (it is a folder): choose another path.") from None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(path) from error

@@ -208,8 +208,8 @@ def test_a_prompts_logprobs_are_the_scorers(
     with LlamaScorer.open(model_path, threads=1) as scorer:
         wanted = scorer.text_logps(adapter, TALK * 12)
     echo = Sampling(temperature=0, max_tokens=2, logprobs=1, prompt_logprobs=True)
-    engine.generate(ids, endless, adapter=adapter, cache_key="me").cancel()
-    beside = engine.generate(ids[:9], endless, adapter=adapter, cache_key="me")
+    engine.generate(ids, Sampling(max_tokens=1), adapter=adapter, cache_key="me").text()
+    beside = engine.generate(ids[:9], endless, adapter=adapter, cache_key="you")
     next(iter(beside))
     both = [engine.generate(ids, echo, adapter=adapter, cache_key="me") for _ in range(2)]
     for generation in both:

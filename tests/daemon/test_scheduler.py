@@ -525,6 +525,15 @@ def test_a_dropped_adapter_goes_with_the_last_reply_that_uses_it_and_so_does_wha
     table.scheduler.drop_adapter(lora)
     table.step()  # with nothing to evaluate
     assert table.scheduler.adapters_loaded == 1
+    # what was computed under one that has left the memory before goes too
+    table.scheduler._adapters._kept = 1
+    for adapter in (lora, kept):
+        table.reply(prompt(model, 100, start=2), sampling(2), adapter=adapter, user="me")
+    assert table.scheduler.adapters_loaded == 1
+    table.scheduler.drop_adapter(lora)
+    last = table.ask(prompt(model, 100, start=2), sampling(2), adapter=lora, user="me")
+    table.finish()
+    assert last.cached_tokens == 0
 
 
 def test_a_hundred_adapters_are_resident_each_with_its_own_reply(

@@ -137,3 +137,17 @@ def test_failed_transaction_leaves_nothing_and_the_store_usable(data_dir: Path) 
         assert store.memories(1) == []
         assert store.feedback_rows(1) == []
         assert store.add_feedback(feedback, [good]) == (good,)
+
+
+def test_a_store_opened_twice_in_one_process_is_still_seen_by_others(tmp_path: Path) -> None:
+    """Opening the file a second time once took the first connection's locks off it, and its log was deleted."""
+    path = tmp_path / "familiar.db"
+    script = (
+        "import sys; from pathlib import Path; from familiar.memory.store import Store\n"
+        "with Store.open(Path(sys.argv[1])) as store: print(store.counts(1)['exchanges'])"
+    )
+    with Store.open(path) as first, Store.open(path):
+        for number in range(1, 4):
+            first.add_exchange(Exchange(f"chatcmpl-{number}", 1, 1.0, "familiar", (), "Hi."))
+            seen = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
+            assert int(seen.stdout) == number
