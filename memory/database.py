@@ -126,10 +126,8 @@ def _create(path: Path) -> None:
     # connection too, and the next process to close the store would delete the log that we still write to.
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    except FileExistsError:
-        if path.is_dir():
-            raise BadFile(f"The store {path} cannot be opened (it is a folder): choose another path.") from None
+        if path.is_dir() or not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise _no_space(path) from error
