@@ -1,14 +1,21 @@
-"""From the engine's thread to an event loop: replies that can be awaited, with one wake-up of the loop per step.
+"""From the engine's thread to an event loop: replies that can be awaited, with one wake-up of the loop for many tokens.
 
 A step of the engine gives every running reply a token. Waking the loop for each would let it take the interpreter lock
-in the middle of the step, eight times with eight replies; so what a step produced is collected and handed over at once.
+and a core in the middle of the step, eight times with eight replies; so what a step produced is collected and handed
+over at once, and what a small model says faster than a screen can show (``TOGETHER_S``) goes together. The beginning
+and the end of a reply never wait.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 
-from familiar.daemon.generation import Event, Generation
+from familiar.daemon.generation import Chunk, Event, Generation
 from familiar.memory.errors import Busy
+
+
+TOGETHER_S = 0.008
+"""Tokens of a running reply are handed over this often at most: half a frame of a screen."""
 
 
 class ShuttingDown(Busy):
@@ -32,6 +39,8 @@ class Mailbox:
         self._reader: asyncio.Future[None] | None = None
         self._generations: Sequence[Generation] = ()
         self._cancelled = False
+        self.begun = False
+        """Whether an event was posted: for the engine's thread."""
 
     def post(self, index: int, event: Event) -> None:
         """Take an event, on the engine's thread."""
@@ -67,9 +76,12 @@ class Mailbox:
 class Outbox:
     """Carries the events of all mailboxes to one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
         self._loop: asyncio.AbstractEventLoop | None = None
         self._posted: list[tuple[Mailbox, int, Event]] = []
+        self._urgent = False
+        self._handed_over = 0.0
         self._live: set[Mailbox] = set()
 
     def open(self) -> Mailbox:
@@ -87,11 +99,21 @@ class Outbox:
     def post(self, mailbox: Mailbox, index: int, event: Event) -> None:
         """Take an event, on the engine's thread; ``flush`` hands it over."""
         self._posted.append((mailbox, index, event))
+        if not (mailbox.begun and isinstance(event, Chunk) and event.finish_reason is None):
+            self._urgent = mailbox.begun = True
 
     def flush(self) -> None:
-        """Hand over what was posted, on the engine's thread; to nobody when the loop has gone."""
+        """Hand over what was posted, or keep it for a later step, on the engine's thread.
+
+        A reply always ends with an event that does not wait, so nothing is kept for ever. When the loop has gone it is
+        handed to nobody.
+        """
         if not self._posted or self._loop is None:
             return
+        now = self._timer()
+        if not self._urgent and now - self._handed_over < TOGETHER_S:
+            return
+        self._handed_over, self._urgent = now, False
         posted, self._posted = self._posted, []
         try:
             self._loop.call_soon_threadsafe(_deliver, posted)

@@ -56,6 +56,7 @@ class Choices:
         self._by_prompt = generations
         self._all = [generation for choices in generations for generation in choices]
         self._arrived: list[tuple[int, Event]] = []
+        self._begun: dict[int, int] = {}  # where each choice's text is among the events being put together
         self.texts: list[list[str]] = [[] for _ in self._all]
         self.finish_reasons = [CANCELLED] * len(self._all)
 
@@ -67,7 +68,7 @@ class Choices:
                 raise event
 
     async def events(self) -> AsyncGenerator[list[Text | Finished], None]:
-        """Yield what there is, together what came together, until every choice is over or the reply is cancelled.
+        """Yield what there is, a choice's text in one piece, until every choice is over or the reply is cancelled.
 
         An error of the engine is raised, and what came before it stays in ``texts``.
         """
@@ -75,6 +76,7 @@ class Choices:
         while left:
             arrived, self._arrived = self._arrived or await self._mailbox.take(), []
             events: list[Text | Finished] = []
+            self._begun = {}
             for index, event in arrived:
                 if event is None:
                     return
@@ -89,7 +91,11 @@ class Choices:
         """Note a chunk; return whether it is its choice's last."""
         if chunk.text or chunk.logprobs:
             self.texts[index].append(chunk.text)
-            events.append(Text(index, chunk.text, chunk.logprobs))
+            place = self._begun.setdefault(index, len(events))
+            if place == len(events):
+                events.append(Text(index, chunk.text, chunk.logprobs))
+            elif isinstance(piece := events[place], Text):
+                events[place] = Text(index, piece.text + chunk.text, piece.logprobs + chunk.logprobs)
         if chunk.finish_reason is None:
             return False
         self.finish_reasons[index] = chunk.finish_reason

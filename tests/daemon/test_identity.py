@@ -117,7 +117,6 @@ def others_running(engine: Engine, endless: Sampling, adapters: Sequence[Path | 
     for other in others:
         other.cancel()
         assert other.text()
-        assert other.finish_reason is None
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS.values(), ids=SAMPLINGS)

@@ -96,6 +96,17 @@ def test_a_grammar_that_cannot_be_used_is_refused_and_harms_nobody(
     assert beside.completion_tokens > before
 
 
+def test_over_http_such_a_grammar_is_the_clients_mistake(service: Any) -> None:
+    for name in ("cut short", "nested deep", "repeated from more to less"):
+        body = {"model": "familiar", "messages": [{"role": "user", "content": "Hi"}], "grammar": UNREADABLE[name]}
+        for stream in (False, True):
+            refused = service.http.post("/v1/chat/completions", json={**body, "stream": stream})
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "grammar"), name
+    body["grammar"] = 'root ::= "yes" | "no"'
+    reply = service.http.post("/v1/chat/completions", json=body).json()
+    assert reply["choices"][0]["message"]["content"] in ("yes", "no")
+
+
 def test_what_is_no_notation_counts_for_nothing(engine: Engine, prompt: list[int]) -> None:
     many = "(" * 300
     for grammar in (
