@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from familiar.memory.errors import InvalidInput
-from familiar.memory.types import Exchange, Feedback, FeedbackKind, Memory, Message, Trust
+from familiar.memory.scope import default_scope, kind_of
+from familiar.memory.types import Exchange, Feedback, FeedbackKind, Memory, MemoryKind, Message, Scope, Trust
 
 MAX_CHARS = 32_000
 """The longest text or note. Longer ones are files, which are no correction, and would never fit a prompt."""
@@ -35,14 +36,16 @@ def correction(
 ) -> Signal:
     """``text`` is what the reply should have been; ``note`` states the rule behind it, if there is one.
 
-    Gives an example memory (the last user message with the right reply) and, for a note, a rule memory.
+    Gives an example memory (the last user message with the right reply) and, for a note, one that states it.
     """
     text = _reply(exchange, text, "corrected")
     note = _note(note)
     prompt = last_user_message(exchange.messages)
-    memories = _rule_memories(note, exchange.user_id, id, now)
+    memories = _noted(note, exchange.user_id, id, now, source)
     if prompt:
-        memories = (Memory(_memory_id(id), exchange.user_id, now, "example", text, prompt, id), *memories)
+        scope = default_scope("example", text)
+        example = Memory(_memory_id(id), exchange.user_id, now, "example", text, prompt, id, scope, source=source)
+        memories = (example, *memories)
     return Signal(_feedback("correction", exchange, text, None, note, id, now, source, trust), memories)
 
 
@@ -60,7 +63,7 @@ def rating(
     if value not in (1, -1):
         raise InvalidInput(f"A rating is 1 (good) or -1 (bad), not {value}.", "rating")
     note = _note(note)
-    memories = _rule_memories(note, exchange.user_id, id, now)
+    memories = _noted(note, exchange.user_id, id, now, source)
     return Signal(_feedback("rating", exchange, None, int(value), note, id, now, source, trust), memories)
 
 
@@ -77,15 +80,34 @@ def preference(
     """``text`` is another reply that the user likes better. Gives a memory only for a note."""
     text = _reply(exchange, text, "preferred")
     note = _note(note)
-    memories = _rule_memories(note, exchange.user_id, id, now)
+    memories = _noted(note, exchange.user_id, id, now, source)
     return Signal(_feedback("preference", exchange, text, None, note, id, now, source, trust), memories)
 
 
-def rule(user_id: int, text: str, *, id: str, now: float, source: str = "api", trust: Trust = "stated") -> Signal:
-    """``text`` is a rule that the user states for every reply to come. Gives a rule memory."""
+def rule(
+    user_id: int,
+    text: str,
+    *,
+    id: str,
+    now: float,
+    source: str = "api",
+    trust: Trust = "stated",
+    kind: MemoryKind | None = None,
+    scope: Scope | None = None,
+    conversation_id: str | None = None,
+) -> Signal:
+    """``text`` is what the user states for the replies to come: a rule, or a fact. Gives a memory of it.
+
+    ``kind`` and ``scope`` follow from the text where they are not given. ``conversation_id`` is where it was said.
+    """
     text = _text(text, "text", "rule")
     feedback = Feedback(id, user_id, now, "rule", text=text, source=source, trust=trust)
-    return Signal(feedback, (Memory(_memory_id(id), user_id, now, "rule", text, feedback_id=id),))
+    kind = kind or kind_of(text)
+    scope = scope or default_scope(kind, text)
+    memory = Memory(
+        _memory_id(id), user_id, now, kind, text, None, id, scope, conversation_id=conversation_id, source=source
+    )
+    return Signal(feedback, (memory,))
 
 
 def last_user_message(messages: Sequence[Message]) -> str:
@@ -128,10 +150,11 @@ def _text(text: str, param: str, what: str) -> str:
     return text
 
 
-def _rule_memories(note: str | None, user_id: int, feedback_id: str, now: float) -> tuple[Memory, ...]:
+def _noted(note: str | None, user_id: int, feedback_id: str, now: float, source: str) -> tuple[Memory, ...]:
     if note is None:
         return ()
-    return (Memory(f"{_memory_id(feedback_id)}-rule", user_id, now, "rule", note, feedback_id=feedback_id),)
+    id, kind = f"{_memory_id(feedback_id)}-rule", kind_of(note)
+    return (Memory(id, user_id, now, kind, note, None, feedback_id, default_scope(kind, note), source=source),)
 
 
 def _memory_id(feedback_id: str) -> str:

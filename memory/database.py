@@ -51,6 +51,11 @@ class Connection:
                 connection.close()
                 raise
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
     def close(self) -> None:
         """Close the file; further use is a programming error. Closing twice is fine."""
         with self._lock:

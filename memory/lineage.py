@@ -68,6 +68,11 @@ def next_version(connection: Connection, user_id: int) -> int:
     return int(row[0]) if row else 1
 
 
+def version_folder(user_id: int, number: int) -> str:
+    """Where the files of a user's adapter version are, relative to the data folder."""
+    return f"adapters/{user_id}/v{number}"
+
+
 def add_version(connection: Connection, version: AdapterVersion, make_current: bool) -> None:
     """See ``Store.add_version``."""
     with connection.write():

@@ -1,4 +1,4 @@
-"""Between a row of a table and the frozen value that it holds. Pure; the SQL is in ``store`` and ``lineage``."""
+"""Between a row of a table and the frozen value that it holds. Pure; the SQL is in the modules by table."""
 
 import hashlib
 import json
@@ -6,7 +6,8 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Used
+from familiar.memory.words import same_text_key
 
 
 def to_json(value: object) -> str:
@@ -15,13 +16,18 @@ def to_json(value: object) -> str:
 
 
 def content_sha256(memory: Memory) -> str:
-    """Names what a memory says, whoever says it when: equal for the same kind, prompt and text."""
-    said = json.dumps([memory.kind, memory.prompt, memory.text])
+    """Names what a memory says, whoever says it when: equal for the same kind, prompt and text, spelt alike.
+
+    One that is meant for a single conversation is another than the same words meant for all, or for another one.
+    """
+    prompt = None if memory.prompt is None else same_text_key(memory.prompt)
+    only_in = memory.conversation_id if memory.scope == "conversation" else None
+    said = json.dumps([memory.kind, prompt, same_text_key(memory.text), only_in])
     return hashlib.sha256(said.encode()).hexdigest()
 
 
 def exchange(row: sqlite3.Row) -> Exchange:
-    """The exchange of a row of ``exchanges`` with ``memory_ids_json`` beside it."""
+    """The exchange of a row of ``exchanges`` with ``used_json``: the id, reason and score of each memory shown."""
     return Exchange(
         id=row["id"],
         user_id=row["user_id"],
@@ -30,12 +36,13 @@ def exchange(row: sqlite3.Row) -> Exchange:
         messages=tuple(json.loads(row["messages_json"])),
         completion=row["completion"],
         adapter_version=row["adapter_version"],
-        memory_ids=tuple(json.loads(row["memory_ids_json"])),
+        used=tuple(Used(*used) for used in json.loads(row["used_json"])),
         sampling=json.loads(row["sampling_json"]),
         prompt_tokens=row["prompt_tokens"],
         completion_tokens=row["completion_tokens"],
         finish_reason=row["finish_reason"],
         duration_ms=row["duration_ms"],
+        conversation_id=row["conversation_id"],
     )
 
 
@@ -52,6 +59,8 @@ def feedback(row: sqlite3.Row) -> Feedback:
         note=row["note"],
         source=row["source"],
         trust=row["trust"],
+        state=row["state"],
+        key=row["key"],
     )
 
 
@@ -65,6 +74,15 @@ def memory(row: sqlite3.Row) -> Memory:
         text=row["text"],
         prompt=row["prompt"],
         feedback_id=row["feedback_id"],
+        scope=row["scope"],
+        conversation_id=row["conversation_id"],
+        pinned=bool(row["pinned"]),
+        source=row["source"],
+        state=row["state"],
+        superseded_by=row["superseded_by"],
+        ended_at=row["ended_at_s"],
+        uses=row["uses"],
+        last_used_at=row["last_used_at_s"],
     )
 
 

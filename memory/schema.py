@@ -39,18 +39,42 @@ class Migration:
 
 
 _FIRST = """
-CREATE TABLE users ( -- the people whose model this is; one so far
+CREATE TABLE users ( -- the people whose model this is
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
     created_at_s REAL NOT NULL
 );
 INSERT INTO users (id, name, created_at_s) VALUES (1, 'me', :now);
 
+CREATE TABLE api_keys ( -- how a request says whose it is; the key itself is shown once, when it is made, and not kept
+    sha256 TEXT PRIMARY KEY, -- of the whole key, in hexadecimal
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    prefix TEXT NOT NULL, -- its first characters, by which a person knows it again
+    last_used_at_s REAL -- to the minute; NULL: never
+) WITHOUT ROWID;
+CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at_s);
+
+CREATE TABLE user_ids ( -- one row; a removed user's id is never given again, as files and caches are named by it
+    last INTEGER NOT NULL -- the highest id that was ever given
+);
+INSERT INTO user_ids SELECT max(id) FROM users;
+
+CREATE TABLE conversations ( -- requests whose history goes on from one another
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- conv-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL
+);
+CREATE INDEX conversations_by_user ON conversations (user_id, created_at_s, seq);
+
 CREATE TABLE exchanges ( -- one request and its reply, as served
     seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE, -- the OpenAI completion id, chatcmpl-...
     user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
     created_at_s REAL NOT NULL,
+    conversation_id TEXT REFERENCES conversations(id) ON DELETE SET NULL,
+    history_sha256 TEXT NOT NULL, -- of what the user said in the conversation so far, by which a later request finds it
     model TEXT NOT NULL, -- the model id that was asked for
     messages_json TEXT NOT NULL CHECK (json_valid(messages_json)), -- as the client sent them, no memories added
     completion TEXT NOT NULL, -- the reply as served
@@ -62,11 +86,15 @@ CREATE TABLE exchanges ( -- one request and its reply, as served
     duration_ms REAL NOT NULL -- from request to last token
 );
 CREATE INDEX exchanges_by_user ON exchanges (user_id, created_at_s, seq);
+CREATE INDEX exchanges_by_history ON exchanges (user_id, history_sha256, seq);
+CREATE INDEX exchanges_by_conversation ON exchanges (conversation_id, seq);
 
 CREATE TABLE exchange_memories ( -- which memories were put into the prompt of an exchange
     exchange_id TEXT NOT NULL REFERENCES exchanges(id) ON DELETE CASCADE,
     position INTEGER NOT NULL, -- 0 is shown first
     memory_id TEXT NOT NULL, -- no foreign key: the record outlives the memory
+    reason TEXT NOT NULL, -- why it was shown: always, pinned, conversation, same prompt, words, meaning, ...
+    score REAL, -- how well it matched the request, 0 to 1; NULL where nothing was compared
     PRIMARY KEY (exchange_id, position)
 ) WITHOUT ROWID;
 CREATE INDEX exchange_memories_by_memory ON exchange_memories (memory_id);
@@ -76,13 +104,16 @@ CREATE TABLE feedback ( -- what the user said about an exchange, or in general
     id TEXT NOT NULL UNIQUE, -- fb-...
     user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
     created_at_s REAL NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('correction', 'rating', 'preference', 'rule')),
+    kind TEXT NOT NULL CHECK (kind IN ('correction', 'rating', 'preference', 'rule', 'regeneration', 'rebuttal')),
     exchange_id TEXT REFERENCES exchanges(id) ON DELETE CASCADE, -- NULL: about no exchange, a stated rule
-    text TEXT, -- the corrected or preferred reply, or the rule
+    text TEXT, -- the corrected or preferred reply, the rule, or what a rebuttal asks for
     rating INTEGER CHECK (rating IN (-1, 1)),
     note TEXT, -- the rule stated beside the text
-    source TEXT NOT NULL, -- which door it came through: api, chat, ...
-    trust TEXT NOT NULL CHECK (trust IN ('stated', 'inferred', 'untrusted'))
+    source TEXT NOT NULL, -- which door it came through: api, cli, history, inbox, ...
+    trust TEXT NOT NULL CHECK (trust IN ('stated', 'inferred', 'untrusted')),
+    state TEXT NOT NULL CHECK (state IN ('active', 'pending', 'dismissed')), -- pending: a guess, until it is confirmed
+    key TEXT, -- names the deed that it was read from; NULL: said directly
+    UNIQUE (user_id, key)
 );
 CREATE INDEX feedback_by_user ON feedback (user_id, created_at_s, seq);
 CREATE INDEX feedback_by_exchange ON feedback (exchange_id);
@@ -92,29 +123,98 @@ CREATE TABLE memories ( -- what is shown to the model again
     id TEXT NOT NULL UNIQUE, -- mem-...
     user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
     created_at_s REAL NOT NULL, -- when it was last stated
-    kind TEXT NOT NULL CHECK (kind IN ('rule', 'example')),
-    text TEXT NOT NULL, -- the rule, or the reply that was wanted
-    prompt TEXT, -- an example's user message; NULL for a rule
+    kind TEXT NOT NULL CHECK (kind IN ('rule', 'fact', 'example')),
+    text TEXT NOT NULL, -- the rule, the fact, or the reply that was wanted
+    prompt TEXT, -- an example's user message; NULL for a rule or a fact
     feedback_id TEXT REFERENCES feedback(id) ON DELETE CASCADE, -- what last stated it
-    content_sha256 TEXT NOT NULL, -- of kind, prompt and text: the same thing said again is the same memory
+    scope TEXT NOT NULL CHECK (scope IN ('always', 'related', 'conversation')), -- which requests it applies to
+    conversation_id TEXT REFERENCES conversations(id) ON DELETE CASCADE, -- where it was said, and applies if so scoped
+    pinned INTEGER NOT NULL CHECK (pinned IN (0, 1)), -- shown first, and never evicted
+    source TEXT NOT NULL, -- which door it came through: api, cli, history, inbox, ...
+    state TEXT NOT NULL CHECK (state IN ('active', 'superseded', 'evicted')), -- only active ones are recalled
+    superseded_by TEXT, -- the id of the memory that contradicts it; no foreign key: either may be forgotten
+    ended_at_s REAL, -- when it stopped being active
+    uses INTEGER NOT NULL, -- how often it was put into a prompt
+    last_used_at_s REAL, -- NULL: never
+    content_sha256 TEXT NOT NULL, -- of what it says, spelt alike: the same thing said again is the same memory
     UNIQUE (user_id, content_sha256)
 );
-CREATE INDEX memories_by_user ON memories (user_id, kind, created_at_s, seq);
+CREATE INDEX memories_by_user ON memories (user_id, state, kind, created_at_s, seq);
 CREATE INDEX memories_by_feedback ON memories (feedback_id);
+CREATE INDEX memories_by_successor ON memories (superseded_by) WHERE superseded_by IS NOT NULL;
+CREATE INDEX memories_standing ON memories (user_id, created_at_s) -- those that are shown whatever is asked
+    WHERE state = 'active' AND (scope <> 'related' OR pinned);
+
+CREATE TABLE memory_vectors ( -- what the memories mean, for search
+    memory_seq INTEGER PRIMARY KEY REFERENCES memories(seq) ON DELETE CASCADE,
+    embedder TEXT NOT NULL, -- the embedding model's name and hash: vectors of another one say nothing
+    vector BLOB NOT NULL, -- float16, little-endian, of length 1
+    background REAL NOT NULL -- how alike it is to the requests that are most like it of many on all sorts of things
+);
+
+CREATE TABLE background_vectors ( -- what many everyday requests mean, computed once for each embedding model
+    embedder TEXT PRIMARY KEY,
+    texts_sha256 TEXT NOT NULL, -- of the requests: other ones are other vectors
+    vectors BLOB NOT NULL -- float16, little-endian, one after the other
+) WITHOUT ROWID;
+
+CREATE TABLE memory_changes ( -- one row a user: counts up when a memory or its vector is added, changed or deleted
+    user_id INTEGER PRIMARY KEY REFERENCES users(id) ON DELETE CASCADE,
+    revision INTEGER NOT NULL,
+    removals INTEGER NOT NULL -- counts up when a memory stops being active or loses its vector
+);
+CREATE TRIGGER users_ai AFTER INSERT ON users BEGIN
+    INSERT INTO memory_changes (user_id, revision, removals) VALUES (new.id, 0, 0);
+END;
+INSERT INTO memory_changes (user_id, revision, removals) SELECT id, 0, 0 FROM users;
 
 CREATE VIRTUAL TABLE memories_fts USING fts5( -- words of the memories, stemmed, accents dropped
-    text, prompt, content='memories', content_rowid='seq', tokenize='porter unicode61 remove_diacritics 2'
+    text, prompt, content="memories", content_rowid='seq', tokenize='porter unicode61 remove_diacritics 2'
 );
 CREATE TRIGGER memories_ai AFTER INSERT ON memories BEGIN
     INSERT INTO memories_fts (rowid, text, prompt) VALUES (new.seq, new.text, new.prompt);
+    UPDATE memory_changes SET revision = revision + 1 WHERE user_id = new.user_id;
 END;
 CREATE TRIGGER memories_ad AFTER DELETE ON memories BEGIN
     INSERT INTO memories_fts (memories_fts, rowid, text, prompt) VALUES ('delete', old.seq, old.text, old.prompt);
+    UPDATE memory_changes SET revision = revision + 1, removals = removals + 1 WHERE user_id = old.user_id;
 END;
 CREATE TRIGGER memories_au AFTER UPDATE OF text, prompt ON memories BEGIN
     INSERT INTO memories_fts (memories_fts, rowid, text, prompt) VALUES ('delete', old.seq, old.text, old.prompt);
     INSERT INTO memories_fts (rowid, text, prompt) VALUES (new.seq, new.text, new.prompt);
+    DELETE FROM memory_vectors WHERE memory_seq = old.seq;
+    UPDATE memory_changes SET revision = revision + 1, removals = removals + 1 WHERE user_id = new.user_id;
 END;
+CREATE TRIGGER memories_state AFTER UPDATE OF state ON memories WHEN old.state <> new.state BEGIN
+    UPDATE memory_changes SET revision = revision + 1, removals = removals + 1 WHERE user_id = new.user_id;
+END;
+CREATE TRIGGER memory_vectors_ai AFTER INSERT ON memory_vectors BEGIN
+    UPDATE memory_changes SET revision = revision + 1
+    WHERE user_id = (SELECT user_id FROM memories WHERE seq = new.memory_seq);
+END;
+
+CREATE TABLE graders ( -- checks of a reply that a user attached to a rule, in OpenAI's form
+    id TEXT PRIMARY KEY, -- grader-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    name TEXT NOT NULL,
+    definition_json TEXT NOT NULL CHECK (json_valid(definition_json)),
+    memory_id TEXT REFERENCES memories(id) ON DELETE CASCADE -- the rule that it checks; NULL: none
+) WITHOUT ROWID;
+CREATE INDEX graders_by_memory ON graders (memory_id);
+
+CREATE TABLE probes ( -- whether a memory was followed when its model was asked: with it shown, and without
+    seq INTEGER PRIMARY KEY,
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    memory_id TEXT NOT NULL REFERENCES memories(id) ON DELETE CASCADE,
+    adapter_version INTEGER, -- the version that answered; NULL: the base model alone
+    shown INTEGER NOT NULL CHECK (shown IN (0, 1)), -- whether the memory was in the prompt
+    prompt TEXT NOT NULL,
+    completion TEXT NOT NULL,
+    followed REAL NOT NULL -- 0 to 1
+);
+CREATE INDEX probes_by_memory ON probes (memory_id, seq);
 
 CREATE TABLE learning_runs ( -- every run of the learner, also those that failed
     seq INTEGER PRIMARY KEY,
@@ -176,15 +276,18 @@ SELECT f.id AS feedback_id, f.user_id, f.created_at_s, e.id AS exchange_id, e.mo
         WHERE json_extract(turn.value, '$.role') = 'user' ORDER BY turn.key DESC LIMIT 1) AS prompt,
     e.completion AS original, f.text AS corrected, f.note, f.source, f.trust
 FROM feedback AS f JOIN exchanges AS e ON e.id = f.exchange_id
-WHERE f.kind = 'correction';
+WHERE f.kind = 'correction' AND f.state = 'active';
 
-CREATE VIEW memory_use AS -- how often, and when last, each memory was put into a prompt
-SELECT m.id AS memory_id, m.user_id, m.kind, m.prompt, m.text, m.created_at_s,
-    count(e.id) AS recalled_count, max(e.created_at_s) AS last_recalled_at_s
-FROM memories AS m
-LEFT JOIN exchange_memories AS used ON used.memory_id = m.id
-LEFT JOIN exchanges AS e ON e.id = used.exchange_id
-GROUP BY m.seq;
+CREATE VIEW memory_use AS -- each memory, where it came from, and how often it was put into a prompt
+SELECT m.id AS memory_id, m.user_id, u.name AS user, m.kind, m.scope, m.state, m.pinned, m.prompt, m.text,
+    m.created_at_s, m.source, f.kind AS from_feedback, f.exchange_id AS from_exchange, m.uses, m.last_used_at_s,
+    m.superseded_by
+FROM memories AS m JOIN users AS u ON u.id = m.user_id LEFT JOIN feedback AS f ON f.id = m.feedback_id;
+
+CREATE VIEW pending AS -- what was guessed from what the user did, waiting for a yes or a no
+SELECT f.id AS feedback_id, f.user_id, f.created_at_s, f.kind, f.text, f.source, f.exchange_id, e.completion
+FROM feedback AS f LEFT JOIN exchanges AS e ON e.id = f.exchange_id
+WHERE f.state = 'pending';
 
 CREATE VIEW versions AS -- each adapter version with its run, and whether it is the one served
 SELECT v.user_id, v.number, v.created_at_s, v.parent, v.folder, v.run_id, r.state AS run_state,
@@ -195,23 +298,7 @@ SELECT v.user_id, v.number, v.created_at_s, v.parent, v.folder, v.run_id, r.stat
 FROM adapter_versions AS v JOIN learning_runs AS r ON r.id = v.run_id;
 """
 
-_USERS = """
-CREATE TABLE api_keys ( -- how a request says whose it is; the key itself is shown once, when it is made, and not kept
-    sha256 TEXT PRIMARY KEY, -- of the whole key, in hexadecimal
-    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
-    created_at_s REAL NOT NULL,
-    prefix TEXT NOT NULL, -- its first characters, by which a person knows it again
-    last_used_at_s REAL -- to the minute; NULL: never
-) WITHOUT ROWID;
-CREATE INDEX api_keys_by_user ON api_keys (user_id, created_at_s);
-
-CREATE TABLE user_ids ( -- one row; a removed user's id is never given again, as files and caches are named by it
-    last INTEGER NOT NULL -- the highest id that was ever given
-);
-INSERT INTO user_ids SELECT max(id) FROM users;
-"""
-
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first", _FIRST), Migration(2, "users", _USERS))
+MIGRATIONS: tuple[Migration, ...] = (Migration(1, "first", _FIRST),)
 """Append only. Numbers count up from 1."""
 
 

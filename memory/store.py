@@ -1,49 +1,79 @@
 """The store: everything that is remembered, in one SQLite file, behind plain methods.
 
-All SQL of the project is in this package: here, in ``lineage`` (which this class fronts), in ``users`` and in
-``schema``. Every method that writes returns once the rows are on the disk, and raises ``NoSpace`` when the disk is full
-or ``Busy`` when another process holds the file for too long. Times are seconds since the epoch.
+All SQL of the project is in this package, in a module for each group of tables (``exchanges``, ``feedback_table``,
+``memories``, ``lineage``, ``users``), which this class fronts, and in ``schema``. Every method that writes returns once
+the rows are on the disk, and raises ``NoSpace`` when the disk is full or ``Busy`` when another process holds the file
+for too long. Times are seconds since the epoch.
 
 Whatever is asked for by its id is asked for by a user: another user's row is as unknown as one that never was.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO, Literal
 
-from familiar.memory import lineage, rows, users
+from familiar.memory import (
+    backup,
+    eviction,
+    exchanges,
+    feedback_table,
+    forgetting,
+    free_space,
+    lineage,
+    memories,
+    portable,
+    replies,
+    users,
+)
 from familiar.memory.database import Connection
-from familiar.memory.errors import NotFound
-from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, MemoryKind
-from familiar.memory.words import words
+from familiar.memory.forgetting import Forgotten
+from familiar.memory.portable import Imported
+from familiar.memory.replies import Reply
+from familiar.memory.types import (
+    AdapterVersion,
+    Exchange,
+    Feedback,
+    LearningRun,
+    Memory,
+    MemoryKind,
+    MemoryState,
+    Message,
+    Scope,
+    Used,
+)
 
-MAX_QUERY_WORDS = 128
-"""A search takes the first so many different words of its text: a pasted book must not become the query."""
-
-_EXCHANGE = """
-SELECT e.*, (SELECT json_group_array(memory_id) FROM (
-    SELECT memory_id FROM exchange_memories AS used
-    WHERE used.exchange_id = e.id ORDER BY used.position)) AS memory_ids_json
-FROM exchanges AS e
-"""
+MAX_MEMORIES = 10_000
+"""How many memories of a user may be active, unless the store is opened with another number."""
 
 
 class Store:
     """One open store file. Threads may share it, and processes may each open the same file."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clock: Callable[[], float], max_memories: int) -> None:
         """Use ``Store.open``."""
         self._connection = connection
+        self._clock = clock
+        self._max_memories = max_memories
         self.users = users.Users(connection)
 
     @classmethod
-    def open(cls, path: Path, clock: Callable[[], float] = time.time) -> "Store":
+    def open(cls, path: Path, clock: Callable[[], float] = time.time, *, max_memories: int = MAX_MEMORIES) -> "Store":
         """Open the file, or create it readable by its owner only, and bring its tables up to date.
 
-        ``clock`` gives seconds since the epoch. Raises ``BadFile`` when the file is not a store, or cannot be opened.
+        ``clock`` gives seconds since the epoch. A user's memories beyond ``max_memories`` make room for new ones.
+        Raises ``BadFile`` when the file is not a store, or cannot be opened.
         """
-        return cls(Connection(path, clock()))
+        connection = Connection(path, clock())
+        # What could not be taken out of the file when it was forgotten, since another process was using it.
+        free_space.finish(connection, wait=False)
+        return cls(connection, clock, max_memories)
+
+    @property
+    def connection(self) -> Connection:
+        """For the modules of this package that have queries of their own."""
+        return self._connection
 
     def close(self) -> None:
         """Close the file. Closing twice is fine."""
@@ -63,169 +93,265 @@ class Store:
         return int(row[0]) if row else 1
 
     def counts(self, user_id: int) -> dict[str, int]:
-        """How many rows a user has of each sort: exchanges, feedback, memories, adapters."""
+        """How many rows a user has of each sort: exchanges, feedback and memories (the active ones), adapters."""
         tables = {
-            "exchanges": "exchanges",
-            "feedback": "feedback",
-            "memories": "memories",
-            "adapters": "adapter_versions",
+            "exchanges": "exchanges WHERE",
+            "feedback": "feedback WHERE state = 'active' AND",
+            "memories": "memories WHERE state = 'active' AND",
+            "adapters": "adapter_versions WHERE",
         }
         counted = {}
         for name, table in tables.items():
-            row = self._connection.first(f"SELECT count(*) FROM {table} WHERE user_id = ?", (user_id,))
+            row = self._connection.first(f"SELECT count(*) FROM {table} user_id = ?", (user_id,))
             counted[name] = int(row[0]) if row else 0
         return counted
 
     # Exchanges
 
-    def add_exchange(self, exchange: Exchange) -> None:
-        """Keep one exchange and which memories were used in it. Raises ``NotFound`` when its user was removed.
+    def add_exchange(self, exchange: Exchange) -> str:
+        """Keep one exchange and which memories were used in it, and return the id of its conversation.
 
-        It does not wait for the disk: what the user says of it later does, and brings it there too.
+        That is the one that the exchange names, if the user has it, or else what ``conversation_of`` finds, or a new
+        one. It does not wait for the disk: what the user says of it later does, and brings it there too. Raises
+        ``NotFound`` when its user was removed.
         """
-        with self._connection.write(durable=False) as transaction:
-            users.require(transaction, exchange.user_id)
-            transaction.execute(
-                "INSERT INTO exchanges (id, user_id, created_at_s, model, messages_json, completion, adapter_version,"
-                " sampling_json, prompt_tokens, completion_tokens, finish_reason, duration_ms)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    exchange.id,
-                    exchange.user_id,
-                    exchange.created_at,
-                    exchange.model,
-                    rows.to_json(exchange.messages),
-                    exchange.completion,
-                    exchange.adapter_version,
-                    rows.to_json(exchange.sampling),
-                    exchange.prompt_tokens,
-                    exchange.completion_tokens,
-                    exchange.finish_reason,
-                    exchange.duration_ms,
-                ),
-            )
-            transaction.execute_many(
-                "INSERT INTO exchange_memories (exchange_id, position, memory_id) VALUES (?, ?, ?)",
-                [(exchange.id, position, memory_id) for position, memory_id in enumerate(exchange.memory_ids)],
-            )
+        return exchanges.add(self._connection, exchange)
 
     def exchange(self, user_id: int, id: str) -> Exchange:
         """The user's exchange of that id. Raises ``NotFound`` (param ``completion_id``)."""
-        row = self._connection.first(f"{_EXCHANGE} WHERE e.id = ? AND e.user_id = ?", (id, user_id))
-        if row is None:
-            raise _no_exchange(id)
-        return rows.exchange(row)
+        return exchanges.get(self._connection, user_id, id)
 
     def exchanges(self, user_id: int, limit: int = 50) -> list[Exchange]:
         """The user's last ``limit`` exchanges, newest first."""
-        sql = f"{_EXCHANGE} WHERE e.user_id = ? ORDER BY e.created_at_s DESC, e.seq DESC LIMIT ?"
-        return [rows.exchange(row) for row in self._connection.read(sql, (user_id, limit))]
+        return exchanges.newest(self._connection, user_id, limit)
 
     def latest_exchange(self, user_id: int) -> Exchange | None:
         """The user's newest exchange, if there is one."""
         return next(iter(self.exchanges(user_id, limit=1)), None)
 
+    def conversation_of(self, user_id: int, messages: Sequence[Message]) -> str | None:
+        """The id of the conversation that a request with these messages goes on with, or None for a new one.
+
+        It is known by what the user said before the last turn; a first message that was sent within the last hour is a
+        request for another reply in the same conversation.
+        """
+        return exchanges.conversation_of(self._connection, user_id, messages, self._clock())
+
+    def replies_to(self, user_id: int, messages: Sequence[Message], limit: int = 50) -> list[Exchange]:
+        """What the user was answered to exactly this sequence of their turns, newest first."""
+        return exchanges.replies_to(self._connection, user_id, messages, limit)
+
+    def replies_at(self, user_id: int, history_keys: Sequence[str], limit: int = 50) -> list[list[Reply]]:
+        """For each ``history_key`` what the user was answered to exactly those turns of theirs, newest first."""
+        return replies.at(self._connection, user_id, history_keys, limit)
+
+    def start_conversation(self, user_id: int, now: float) -> str:
+        """Make a conversation before its first exchange, which is to name it; returns its id.
+
+        Raises ``NotFound`` when its user was removed.
+        """
+        return replies.start_conversation(self._connection, user_id, now)
+
     # Feedback
 
-    def add_feedback(self, feedback: Feedback, memories: Sequence[Memory]) -> tuple[Memory, ...]:
+    def add_feedback(self, feedback: Feedback, memories: Sequence[Memory] = ()) -> tuple[Memory, ...]:
         """Keep a signal and the memories that it makes, all or nothing; returns the memories as they are stored.
 
-        A memory that says what the user has said before is not stored twice: the stored one keeps its id and becomes
-        as new as this one, so that saying something again makes it the latest word. Raises ``NotFound`` (param
-        ``completion_id``) when the user has no such exchange.
+        The memories are put as ``put_memory`` does; a pending signal makes none yet. Where the user has a signal with
+        the same ``key`` nothing is stored. Raises ``NotFound`` (param ``completion_id``) when the user has no such
+        exchange.
         """
-        with self._connection.write() as transaction:
-            users.require(transaction, feedback.user_id)
-            if feedback.exchange_id is not None:
-                known = "SELECT 1 FROM exchanges WHERE id = ? AND user_id = ?"
-                if transaction.first(known, (feedback.exchange_id, feedback.user_id)) is None:
-                    raise _no_exchange(feedback.exchange_id)
-            transaction.execute(
-                "INSERT INTO feedback (id, user_id, created_at_s, kind, exchange_id, text, rating, note, source, trust)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    feedback.id,
-                    feedback.user_id,
-                    feedback.created_at,
-                    feedback.kind,
-                    feedback.exchange_id,
-                    feedback.text,
-                    feedback.rating,
-                    feedback.note,
-                    feedback.source,
-                    feedback.trust,
-                ),
-            )
-            return tuple(self._put_memory(transaction, memory) for memory in memories)
+        return feedback_table.add(self._connection, feedback, memories, self._max_memories)
+
+    def has_feedback(self, user_id: int, key: str) -> bool:
+        """Whether the user has a signal, in whatever state, that was read from the deed that ``key`` names."""
+        return feedback_table.has(self._connection, user_id, key)
 
     def feedback(self, user_id: int, id: str) -> Feedback:
         """The user's signal of that id. Raises ``NotFound`` (param ``feedback_id``)."""
-        row = self._connection.first("SELECT * FROM feedback WHERE id = ? AND user_id = ?", (id, user_id))
-        if row is None:
-            raise NotFound(f'No feedback has the id "{id}": check the id.', "feedback_id")
-        return rows.feedback(row)
+        return feedback_table.get(self._connection, user_id, id)
+
+    def feedback_by_key(self, user_id: int, key: str) -> Feedback | None:
+        """The user's signal, in whatever state, that was read from the deed that ``key`` names."""
+        return replies.feedback_by_key(self._connection, user_id, key)
+
+    def feedback_on(self, user_id: int, exchange_ids: Sequence[str]) -> list[Feedback]:
+        """The user's signals about these exchanges, in whatever state, oldest first."""
+        return replies.feedback_on(self._connection, user_id, exchange_ids)
 
     def feedback_rows(self, user_id: int) -> list[tuple[Feedback, Exchange | None]]:
-        """All of the user's signals, oldest first, each with the exchange that it is about."""
-        signals = [
-            rows.feedback(row)
-            for row in self._connection.read(
-                "SELECT * FROM feedback WHERE user_id = ? ORDER BY created_at_s, seq", (user_id,)
-            )
-        ]
-        about = self._connection.read(
-            f"{_EXCHANGE} WHERE e.user_id = ? AND e.id IN (SELECT exchange_id FROM feedback WHERE user_id = ?)",
-            (user_id, user_id),
+        """The user's active signals, oldest first, each with the exchange that it is about."""
+        return feedback_table.active(self._connection, user_id)
+
+    def pending(self, user_id: int) -> list[Feedback]:
+        """The signals that wait for the user's yes or no, oldest first."""
+        return feedback_table.pending(self._connection, user_id)
+
+    def settle(
+        self,
+        user_id: int,
+        feedback_id: str,
+        state: Literal["active", "dismissed"],
+        memories: Sequence[Memory] = (),
+        *,
+        text: str | None = None,
+    ) -> tuple[Memory, ...]:
+        """Confirm a pending signal, with the memories that it makes, or dismiss it; ``text`` replaces what it says.
+
+        Returns the memories as they are stored. Raises ``NotFound`` (param ``feedback_id``), and ``InvalidInput`` when
+        it is not pending.
+        """
+        return feedback_table.settle(
+            self._connection, user_id, feedback_id, state, memories, text, self._clock(), self._max_memories
         )
-        exchanges = {row["id"]: rows.exchange(row) for row in about}
-        return [(signal, exchanges.get(signal.exchange_id)) for signal in signals]
+
+    def delete_feedback(self, user_id: int, feedback_id: str) -> None:
+        """Delete a signal and the memories that it was the last to state, from index, free pages and log too.
+
+        Raises ``NotFound`` (param ``feedback_id``).
+        """
+        feedback_table.delete(self._connection, user_id, feedback_id)
 
     # Memories
 
-    def memories(self, user_id: int, kind: MemoryKind | None = None) -> list[Memory]:
-        """The user's memories, or those of one kind, oldest first."""
-        sql = "SELECT * FROM memories WHERE user_id = ? AND (? IS NULL OR kind = ?) ORDER BY created_at_s, seq"
-        return [rows.memory(row) for row in self._connection.read(sql, (user_id, kind, kind))]
+    def memories(
+        self, user_id: int, kind: MemoryKind | None = None, *, states: Sequence[MemoryState] = ("active",)
+    ) -> list[Memory]:
+        """The user's memories in these states, or those of one kind, oldest first."""
+        return memories.listed(self._connection, user_id, kind, states)
 
     def memory(self, user_id: int, id: str) -> Memory:
-        """The user's memory of that id. Raises ``NotFound`` (param ``memory_id``)."""
-        row = self._connection.first("SELECT * FROM memories WHERE id = ? AND user_id = ?", (id, user_id))
-        if row is None:
-            raise _no_memory(id)
-        return rows.memory(row)
+        """The user's memory of that id, in whatever state. Raises ``NotFound`` (param ``memory_id``)."""
+        return memories.get(self._connection, user_id, id)
 
-    def delete_memory(self, user_id: int, id: str) -> None:
-        """Forget one of the user's memories: its text is gone from the table, the index, free pages and the log.
+    def put_memory(self, memory: Memory, now: float) -> Memory:
+        """Keep a memory that was just stated, and return it as it is stored.
 
-        The feedback that it came from stays. Raises ``NotFound`` (param ``memory_id``).
+        One that says what the user has said before is not stored twice: the stored one keeps its id, takes the newer
+        wording and is active again, as new as this one. Active memories that it contradicts become ``superseded``; one
+        that is meant for one conversation contradicts only those of the same. Where there are too many, the least
+        worthy is evicted. Raises ``InvalidInput`` (param ``prompt``, ``conversation_id``), and ``NotFound`` when its
+        user was removed or has no such conversation.
         """
-        with self._connection.write() as transaction:
-            if not transaction.execute("DELETE FROM memories WHERE id = ? AND user_id = ?", (id, user_id)):
-                raise _no_memory(id)
-            # The index only marks a word as gone until its segments are merged.
-            transaction.execute("INSERT INTO memories_fts (memories_fts) VALUES ('optimize')")
-        self._connection.empty_log()
+        return memories.put(self._connection, memory, now, self._max_memories)
+
+    def edit_memory(
+        self,
+        user_id: int,
+        id: str,
+        now: float,
+        *,
+        text: str | None = None,
+        prompt: str | None = None,
+        scope: Scope | None = None,
+        kind: MemoryKind | None = None,
+        pinned: bool | None = None,
+        conversation_id: str | None = None,
+    ) -> Memory:
+        """Change what is given of a memory, and return it; one that says something else now counts as stated now.
+
+        Raises ``NotFound`` (param ``memory_id``), and ``InvalidInput`` for what cannot be, or is stored already.
+        """
+        return memories.edit(
+            self._connection,
+            user_id,
+            id,
+            now,
+            text=text,
+            prompt=prompt,
+            scope=scope,
+            kind=kind,
+            pinned=pinned,
+            conversation_id=conversation_id,
+        )
+
+    def restore_memory(self, user_id: int, id: str, now: float) -> Memory:
+        """Make a superseded or evicted memory active, as if stated now: what contradicts it is superseded in turn.
+
+        Raises ``NotFound`` (param ``memory_id``), and ``InvalidInput`` when an active one says the same.
+        """
+        return memories.restore(self._connection, user_id, id, now)
+
+    def history_of(self, user_id: int, id: str) -> list[Memory]:
+        """The memory with those that it superseded or was superseded by, and so on along the chain, oldest first.
+
+        Raises ``NotFound`` (param ``memory_id``).
+        """
+        return memories.history(self._connection, user_id, id)
+
+    def forget(self, user_id: int, ids: Sequence[str]) -> Forgotten:
+        """Forget memories with all that goes with them: their text is then nowhere in the data folder's bytes.
+
+        That is the older ones that they took the place of, the signals that they came from, what else these made, and
+        the text itself wherever it is found: see ``purge`` and ``scrub``. All of the memories or, when one is unknown,
+        none. Raises ``NotFound`` (param ``memory_id``), and ``Busy`` while a backup is being made.
+        """
+        return forgetting.forget(self._connection, user_id, ids, self._clock())
+
+    def erase(self, user_id: int, *, keep_user: bool = True) -> Forgotten:
+        """Delete every row of a user's here and in the backups, or all but the user and their keys.
+
+        Their files are the caller's to remove. Raises ``NotFound`` (param ``user``).
+        """
+        return forgetting.erase(self._connection, user_id, self._clock(), keep_user=keep_user)
+
+    def removals(self, user_id: int) -> int:
+        """A number that changes when what was computed with a user's memories must no longer be used."""
+        row = self._connection.first("SELECT removals FROM memory_changes WHERE user_id = ?", (user_id,))
+        return int(row[0]) if row else 0
 
     def search_memories(
-        self, user_id: int, text: str, limit: int = 20, kind: MemoryKind | None = None
+        self,
+        user_id: int,
+        text: str,
+        limit: int = 20,
+        kind: MemoryKind | None = None,
+        states: Sequence[MemoryState] = ("active",),
     ) -> list[tuple[Memory, float]]:
         """Memories that share a word with ``text``, best first, each with its score (BM25; higher is better).
 
         Words are stemmed and accents dropped; ``text`` is taken as words only, so any text is a safe query. Left out:
         languages written without spaces, where a whole run of characters counts as one word.
         """
-        # Quoted, AND, OR, NEAR and * are words like any other to FTS5.
-        different = list(dict.fromkeys(words(text)))[:MAX_QUERY_WORDS]
-        if not different:
-            return []
-        found = self._connection.read(
-            "SELECT m.*, -bm25(memories_fts) AS score"
-            " FROM memories_fts JOIN memories AS m ON m.seq = memories_fts.rowid"
-            " WHERE memories_fts MATCH ? AND m.user_id = ? AND (? IS NULL OR m.kind = ?)"
-            " ORDER BY score DESC, m.created_at_s DESC, m.seq DESC LIMIT ?",
-            (" OR ".join(f'"{word}"' for word in different), user_id, kind, kind, limit),
-        )
-        return [(rows.memory(row), row["score"]) for row in found]
+        return memories.search(self._connection, user_id, text, limit, kind, states)
+
+    def use_of(self, user_id: int, id: str, limit: int = 20) -> list[tuple[Exchange, Used]]:
+        """The exchanges that a memory was shown in, newest first, each with why. Also for one that is forgotten."""
+        return exchanges.using(self._connection, user_id, id, limit)
+
+    def cap_memories(self, user_id: int, cap: int, now: float) -> int:
+        """Evict the user's least worthy memories beyond ``cap`` active ones, and return how many went."""
+        with self._connection.write() as transaction:
+            return eviction.make_room(transaction, user_id, cap, now)
+
+    # The whole of it
+
+    def export(self, user_id: int) -> Generator[bytes, None, None]:
+        """The lines of an export of all that the user owns, as it is when the first is asked for.
+
+        Closing the generator ends it early. Raises ``NotFound`` (param ``user``).
+        """
+        connection = Connection(self._connection.path, self._clock())
+        try:
+            yield from portable.export(connection, user_id, self._clock())
+        finally:
+            connection.close()
+
+    def import_data(self, user_id: int, file: BinaryIO, *, anyones: bool = False) -> Imported:
+        """Add an export to what the user has; all or nothing, and a second time changes nothing.
+
+        Without ``anyones`` it must be of a user of the same name. Other writers wait until it is done. Raises
+        ``InvalidInput`` (param ``file``), which names the line of the file that is not as it was exported.
+        """
+        connection = Connection(self._connection.path, self._clock())
+        try:
+            return portable.import_(connection, user_id, file, anyones=anyones)
+        finally:
+            connection.close()
+
+    def backup(self, target: Path | None = None) -> Path:
+        """Copy the store as it is at this moment, while it is in use; see ``backup.create``."""
+        return backup.create(self._connection.path, self._clock(), target)
 
     # Learning
 
@@ -279,33 +405,3 @@ class Store:
     def cache_logps(self, base_sha256: str, logps: Mapping[str, float]) -> None:
         """Keep reference log-probabilities (nats) by key, replacing what the keys had."""
         lineage.cache_logps(self._connection, base_sha256, logps)
-
-    def _put_memory(self, transaction: Connection, memory: Memory) -> Memory:
-        transaction.execute(
-            "INSERT INTO memories (id, user_id, created_at_s, kind, text, prompt, feedback_id, content_sha256)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (user_id, content_sha256)"
-            " DO UPDATE SET created_at_s = excluded.created_at_s, feedback_id = excluded.feedback_id",
-            (
-                memory.id,
-                memory.user_id,
-                memory.created_at,
-                memory.kind,
-                memory.text,
-                memory.prompt,
-                memory.feedback_id,
-                rows.content_sha256(memory),
-            ),
-        )
-        stored = transaction.read(
-            "SELECT * FROM memories WHERE user_id = ? AND content_sha256 = ?",
-            (memory.user_id, rows.content_sha256(memory)),
-        )
-        return rows.memory(stored[0])
-
-
-def _no_exchange(id: str) -> NotFound:
-    return NotFound(f'No completion has the id "{id}": use the id of a reply from this service.', "completion_id")
-
-
-def _no_memory(id: str) -> NotFound:
-    return NotFound(f'No memory has the id "{id}": check the id.', "memory_id")

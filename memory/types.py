@@ -22,21 +22,38 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
-FeedbackKind = Literal["correction", "rating", "preference", "rule"]
-MemoryKind = Literal["rule", "example"]
+FeedbackKind = Literal["correction", "rating", "preference", "rule", "regeneration", "rebuttal"]
+FeedbackState = Literal["active", "pending", "dismissed"]
+"""A pending signal is a guess: it teaches nothing until the user confirms or repeats it."""
+MemoryKind = Literal["rule", "fact", "example"]
+MemoryState = Literal["active", "superseded", "evicted"]
+Scope = Literal["always", "related", "conversation"]
+"""Where a memory applies: in every request, in requests that it has to do with, or in one conversation."""
 Trust = Literal["stated", "inferred", "untrusted"]
 """Who said it: the user in so many words, a reading of what the user did, or text of another origin.
 
 Only ``stated`` and ``inferred`` signals train weights (design, decision 8)."""
 RunState = Literal["running", "promoted", "rejected", "failed", "stopped"]
+Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "meaning", "words and meaning"]
+"""Why a memory was shown: its scope, or what it shares with the request."""
+
+
+@dataclass(frozen=True)
+class Used:
+    """A memory that was put into a prompt: why, and how well it matched (0 to 1; None where nothing was compared)."""
+
+    memory_id: str
+    reason: Reason
+    score: float | None = None
 
 
 @dataclass(frozen=True)
 class Exchange:
     """One request and its reply, as served.
 
-    ``messages`` is what the client sent; ``memory_ids`` is what was added to it. ``adapter_version`` is None when the
-    base model answered alone.
+    ``messages`` is what the client sent; ``used`` is what was added to it, in the order shown. ``adapter_version`` is
+    None when the base model answered alone. ``conversation_id`` is given by the store: requests whose history goes on
+    from one another are one conversation.
     """
 
     id: str
@@ -46,20 +63,27 @@ class Exchange:
     messages: tuple[Message, ...]
     completion: str
     adapter_version: int | None = None
-    memory_ids: tuple[str, ...] = ()
+    used: tuple[Used, ...] = ()
     sampling: Mapping[str, float | int | str | None] = field(default_factory=dict)
     prompt_tokens: int = 0
     completion_tokens: int = 0
     finish_reason: str = "stop"
     duration_ms: float = 0.0
+    conversation_id: str | None = None
+
+    @property
+    def memory_ids(self) -> tuple[str, ...]:
+        """The ids of the memories that were shown, in order."""
+        return tuple(used.memory_id for used in self.used)
 
 
 @dataclass(frozen=True)
 class Feedback:
     """One signal from the user about one exchange (or about none, for a stated rule).
 
-    ``text`` is the corrected or preferred reply, or the rule. ``rating`` is +1 or -1. ``note`` is the rule that a
-    correction states beside its text, if any.
+    ``text`` is the corrected or preferred reply, the rule, or what a rebuttal asks for. ``rating`` is +1 or -1.
+    ``note`` is the rule that a correction states beside its text, if any. ``source`` is the door it came through;
+    ``key``, where there is one, names the deed that it was read from, so that the same deed is never stored twice.
     """
 
     id: str
@@ -72,13 +96,17 @@ class Feedback:
     note: str | None = None
     source: str = "api"
     trust: Trust = "stated"
+    state: FeedbackState = "active"
+    key: str | None = None
 
 
 @dataclass(frozen=True)
 class Memory:
     """One thing to be shown to the model again.
 
-    A ``rule`` is shown as it was said; an ``example`` shows ``prompt`` with the reply ``text`` that the user wanted.
+    A ``rule`` or ``fact`` is shown as it was said; an ``example`` shows ``prompt`` with the reply ``text`` that the
+    user wanted. ``created_at`` is when it was last stated. A memory that a newer statement contradicts is kept as
+    ``superseded``, by the memory named; one that was dropped to make room is ``evicted``. Neither is recalled.
     """
 
     id: str
@@ -88,6 +116,15 @@ class Memory:
     text: str
     prompt: str | None = None
     feedback_id: str | None = None
+    scope: Scope = "always"
+    conversation_id: str | None = None
+    pinned: bool = False
+    source: str = "api"
+    state: MemoryState = "active"
+    superseded_by: str | None = None
+    ended_at: float | None = None
+    uses: int = 0
+    last_used_at: float | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 
+from familiar.memory import free_space
 from familiar.memory.database import Connection, Row
 from familiar.memory.errors import FamiliarError, InvalidInput, NotFound
 
@@ -109,8 +110,8 @@ class Users:
     def remove(self, user_id: int) -> bool:
         """Delete a user and every row of theirs: their text is gone from the tables, the index and free pages.
 
-        False when another process was reading for so long that the text is still in the write-ahead log, which is
-        emptied at the next such occasion. Raises ``InvalidInput`` for the default user, ``NotFound`` for no user.
+        False when another process was using the file for so long that the text is still in its free space or its log;
+        it goes at the next such occasion. Raises ``InvalidInput`` for the default user, ``NotFound`` for no user.
         """
         with self._connection.write() as transaction:
             self.get(user_id)
@@ -118,7 +119,8 @@ class Users:
             transaction.execute("DELETE FROM users WHERE id = ?", (user_id,))
             # The index only marks a word as gone until its segments are merged.
             transaction.execute("INSERT INTO memories_fts (memories_fts) VALUES ('optimize')")
-        return self._connection.empty_log()
+            free_space.mark(transaction)
+        return free_space.finish(self._connection)
 
     def refuse_default(self, user_id: int) -> None:
         """Raise ``InvalidInput`` (param ``user``) for the default user, who cannot be removed."""

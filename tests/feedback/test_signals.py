@@ -25,8 +25,8 @@ def test_correction_makes_an_example_and_a_rule() -> None:
         "fb-1", 7, 5.0, "correction", "chatcmpl-1", "Shakespeare.", None, "Full sentences, please", "chat", "inferred"
     )
     assert signal.memories == (
-        Memory("mem-1", 7, 5.0, "example", "Shakespeare.", "And Hamlet?", "fb-1"),
-        Memory("mem-1-rule", 7, 5.0, "rule", "Full sentences, please", None, "fb-1"),
+        Memory("mem-1", 7, 5.0, "example", "Shakespeare.", "And Hamlet?", "fb-1", "related", source="chat"),
+        Memory("mem-1-rule", 7, 5.0, "rule", "Full sentences, please", None, "fb-1", "always", source="chat"),
     )
 
 
@@ -61,7 +61,20 @@ def test_preference_makes_no_example() -> None:
 def test_rule() -> None:
     signal = signals.rule(7, " Use metric units ", id="fb-9", now=5.0)
     assert signal.feedback == Feedback("fb-9", 7, 5.0, "rule", text="Use metric units")
-    assert signal.memories == (Memory("mem-9", 7, 5.0, "rule", "Use metric units", None, "fb-9"),)
+    assert signal.memories == (Memory("mem-9", 7, 5.0, "rule", "Use metric units", None, "fb-9", "always"),)
+
+
+def test_what_is_stated_gets_its_kind_and_scope_from_its_words_unless_they_are_given() -> None:
+    (fact,) = signals.rule(7, "My dog is called Rex", id="fb-9", now=5.0, source="chat").memories
+    assert (fact.kind, fact.scope, fact.source) == ("fact", "related", "chat")
+    (bound,) = signals.rule(7, "Sign my emails with Al", id="fb-9", now=5.0).memories
+    assert (bound.kind, bound.scope) == ("rule", "related")
+    (given,) = signals.rule(
+        7, "My dog is called Rex", id="fb-9", now=5.0, kind="rule", scope="conversation", conversation_id="conv-1"
+    ).memories
+    assert (given.kind, given.scope, given.conversation_id) == ("rule", "conversation", "conv-1")
+    (noted,) = signals.rating(EXCHANGE, -1, "I live in Rome", id="fb-1", now=5.0).memories
+    assert (noted.kind, noted.scope) == ("fact", "related")
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t "])

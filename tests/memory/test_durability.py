@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,15 +38,36 @@ def drain(process: subprocess.Popen[str]) -> list[str]:
 def check_whole(store: Store, acknowledged: set[str]) -> None:
     user_id = store.default_user()
     feedback = {row.id: exchange for row, exchange in store.feedback_rows(user_id)}
-    memories = {memory.feedback_id for memory in store.memories(user_id)}
+    memories = store.memories(user_id, states=("active", "superseded"))
+    made = Counter(memory.feedback_id for memory in memories)
     assert {f"fb-{name}" for name in acknowledged} <= feedback.keys()
-    assert memories == feedback.keys()  # a signal and its memory are one transaction
+    assert made == dict.fromkeys(feedback, 2)  # a signal and its memories are one transaction
     assert None not in feedback.values()
+    check_statements([memory for memory in memories if memory.kind == "fact"])
+    check_conversations([exchange for exchange in feedback.values() if exchange])
     assert [row[0] for row in store._connection.read("PRAGMA integrity_check")] == ["ok"]
     with store._connection.write() as transaction:  # raises when the index and the table differ
         transaction.execute("INSERT INTO memories_fts (memories_fts, rank) VALUES ('integrity-check', 1)")
     for name in sorted(acknowledged)[:3]:
         assert f"right {name}" in {memory.text for memory, _ in store.search_memories(user_id, f"right {name}", MANY)}
+
+
+def check_statements(statements: list[Memory]) -> None:
+    # Of each writer the last one holds, and each of the others names the next.
+    by_writer: dict[str, list[Memory]] = defaultdict(list)
+    for memory in statements:
+        by_writer[memory.text.split()[0]].append(memory)
+    for said in by_writer.values():
+        said.sort(key=lambda memory: memory.created_at)
+        assert [memory.state for memory in said] == ["superseded"] * (len(said) - 1) + ["active"]
+        assert [memory.superseded_by for memory in said] == [*(memory.id for memory in said[1:]), None]
+
+
+def check_conversations(exchanges: list[Exchange]) -> None:
+    # By what the writer's first turn was, which is the same for the three of one conversation.
+    first_turns = {exchange.conversation_id: exchange.messages[0]["content"] for exchange in exchanges}
+    assert all(first_turns[exchange.conversation_id] == exchange.messages[0]["content"] for exchange in exchanges)
+    assert len(first_turns) == len({exchange.messages[0]["content"] for exchange in exchanges})
 
 
 def kill_in_a_loop(path: Path, kills: int) -> None:
@@ -84,7 +107,7 @@ def test_processes_create_and_write_one_store_at_once(data_dir: Path) -> None:
     assert len(acknowledged) == 180
     with Store.open(path) as store:
         check_whole(store, acknowledged)
-        assert len(store.memories(store.default_user())) == 180
+        assert len(store.memories(store.default_user())) == 180 + 3
 
 
 def test_threads_share_one_store(data_dir: Path) -> None:
@@ -108,7 +131,7 @@ def test_threads_share_one_store(data_dir: Path) -> None:
 def test_full_disk_is_no_space_and_keeps_what_was_there(data_dir: Path) -> None:
     with Store.open(data_dir / "familiar.db") as store:
         kept = Exchange("chatcmpl-kept", 1, 1.0, "familiar", ({"role": "user", "content": "hi"},), "hello")
-        store.add_exchange(kept)
+        kept = replace(kept, conversation_id=store.add_exchange(kept))
         pages = store._connection.read("PRAGMA page_count")[0][0]
         store._connection.read(f"PRAGMA max_page_count = {pages}")
         rule = Memory("mem-1", 1, 2.0, "rule", "x" * 50_000, feedback_id="fb-1")

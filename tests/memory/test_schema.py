@@ -10,6 +10,7 @@ from familiar.memory import schema
 from familiar.memory.errors import BadFile
 from familiar.memory.schema import MIGRATIONS, Migration
 from familiar.memory.store import Store
+from familiar.memory.types import Exchange, Feedback, Memory
 
 
 def database(path: Path) -> Database:
@@ -114,3 +115,25 @@ def test_every_table_and_column_that_is_not_plain_is_commented(tmp_path: Path) -
     ours = {name: sql for name, sql in tables.items() if not name.startswith("memories_fts") and name != schema.TABLE}
     assert "exchanges" in ours
     assert [name for name, sql in ours.items() if " -- " not in sql.splitlines()[0]] == []
+
+
+def test_every_table_and_view_is_read_by_plain_sqlite_utils(tmp_path: Path) -> None:
+    path = tmp_path / "familiar.db"
+    with Store.open(path) as store:
+        said = Exchange("chatcmpl-1", 1, 1.0, "familiar", ({"role": "user", "content": "Hi"},), "Hello")
+        store.add_exchange(said)
+        example = Memory("mem-1", 1, 2.0, "example", "Good day.", "Hi", "fb-1", "related")
+        store.add_feedback(Feedback("fb-1", 1, 2.0, "correction", "chatcmpl-1", "Good day."), [example])
+        store.add_feedback(Feedback("fb-2", 1, 3.0, "rebuttal", "chatcmpl-1", "shorter", state="pending"))
+    db = Database(path)
+    rows = {name: list(db[name].rows) for name in (*db.table_names(), *db.view_names())}
+    assert {"users", "conversations", "exchanges", "feedback", "memories", "probes", "graders"} <= rows.keys()
+    assert set(db.view_names()) == {"corrections", "memory_use", "pending", "versions"}
+    (correction,) = rows["corrections"]
+    assert (correction["prompt"], correction["original"], correction["corrected"]) == ("Hi", "Hello", "Good day.")
+    (use,) = rows["memory_use"]
+    assert (use["text"], use["from_exchange"], use["state"], use["user"]) == ("Good day.", "chatcmpl-1", "active", "me")
+    (guess,) = rows["pending"]
+    assert (guess["feedback_id"], guess["completion"]) == ("fb-2", "Hello")
+    assert [row["id"] for row in db["memories"].search("day")] == ["mem-1"]
+    db.close()

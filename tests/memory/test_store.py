@@ -10,10 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from familiar.memory.errors import BadFile, NotFound
+from familiar.memory.errors import BadFile, InvalidInput, NotFound
 from familiar.memory.store import Store
-from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Scope, Used
 
+ANY_USED = st.builds(
+    Used,
+    st.text(),
+    st.sampled_from(["always", "words", "meaning"]),
+    st.none() | st.integers(0, 1000).map(lambda thousandths: thousandths / 1000),
+)
 ANY_TEXT = st.text()  # every character but surrogates: NUL, emoji, right-to-left marks
 WITH_STORE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -55,7 +61,7 @@ def version(number: int, run_id: str = "run-1") -> AdapterVersion:
     contents=st.lists(ANY_TEXT, max_size=4),
     completion=ANY_TEXT,
     sampling=st.dictionaries(ANY_TEXT, st.none() | st.integers(-9, 9) | st.floats(0, 2) | ANY_TEXT, max_size=3),
-    memory_ids=st.lists(ANY_TEXT, max_size=3),
+    used=st.lists(ANY_USED, max_size=3),
     version_used=st.none() | st.integers(1, 5),
 )
 def test_exchange_round_trip(
@@ -63,7 +69,7 @@ def test_exchange_round_trip(
     contents: list[str],
     completion: str,
     sampling: dict[str, float | int | str | None],
-    memory_ids: list[str],
+    used: list[Used],
     version_used: int | None,
 ) -> None:
     given_exchange = Exchange(
@@ -74,7 +80,7 @@ def test_exchange_round_trip(
         messages=tuple({"role": "user", "content": content} for content in contents),
         completion=completion,
         adapter_version=version_used,
-        memory_ids=tuple(memory_ids),
+        used=tuple(used),
         sampling=sampling,
         prompt_tokens=3,
         completion_tokens=4,
@@ -83,25 +89,27 @@ def test_exchange_round_trip(
     )
     path = tmp_path_factory.mktemp("store") / "familiar.db"
     with Store.open(path) as store:
-        store.add_exchange(given_exchange)
+        conversation_id = store.add_exchange(given_exchange)
     with Store.open(path) as store:
-        assert store.exchange(1, "chatcmpl-1") == given_exchange
-        assert store.latest_exchange(1) == given_exchange
+        stored = store.exchange(1, "chatcmpl-1")
+        assert stored == replace(given_exchange, conversation_id=conversation_id)
+        assert stored.memory_ids == tuple(each.memory_id for each in used)
+        assert store.latest_exchange(1) == stored
 
 
 @WITH_STORE
-@given(text=ANY_TEXT, prompt=ANY_TEXT, note=st.none() | ANY_TEXT)
+@given(text=ANY_TEXT, prompt=ANY_TEXT, note=st.none() | ANY_TEXT, scope=st.sampled_from(["always", "conversation"]))
 def test_feedback_and_memory_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, text: str, prompt: str, note: str | None
+    tmp_path_factory: pytest.TempPathFactory, text: str, prompt: str, note: str | None, scope: Scope
 ) -> None:
-    feedback = Feedback("fb-1", 1, 2.5, "correction", "chatcmpl-1", text, None, note, "chat", "inferred")
-    memory = Memory("mem-1", 1, 2.5, "example", text, prompt, "fb-1")
+    feedback = Feedback("fb-1", 1, 2.5, "correction", "chatcmpl-1", text, None, note, "chat", "inferred", key="e")
     with Store.open(tmp_path_factory.mktemp("store") / "familiar.db") as store:
-        store.add_exchange(exchange("chatcmpl-1"))
-        store.add_feedback(feedback, [memory])
+        conversation = store.add_exchange(exchange("chatcmpl-1"))
+        memory = Memory("mem-1", 1, 2.5, "example", text, prompt, "fb-1", scope, conversation, True, "chat")
+        assert store.add_feedback(feedback, [memory]) == (memory,)
         assert store.feedback(1, "fb-1") == feedback
         assert store.memory(1, "mem-1") == memory
-        assert store.feedback_rows(1) == [(feedback, exchange("chatcmpl-1"))]
+        assert store.feedback_rows(1) == [(feedback, store.exchange(1, "chatcmpl-1"))]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -165,10 +173,10 @@ def test_search_by_kind_finds_prompts_too(store: Store) -> None:
 
 def test_same_memory_is_stored_once_and_becomes_the_newest(store: Store) -> None:
     say(store, rule(1, "Use metric units", 1.0))
-    say(store, rule(2, "Use imperial units", 2.0))
-    stored = say(store, rule(3, "Use metric units", 3.0))
-    assert stored == (Memory("mem-1", 1, 3.0, "rule", "Use metric units", feedback_id="fb-3"),)
-    assert [memory.text for memory in store.memories(1)] == ["Use imperial units", "Use metric units"]
+    say(store, rule(2, "Write in French", 2.0))
+    stored = say(store, rule(3, "use  Metric units.", 3.0))
+    assert stored == (Memory("mem-1", 1, 3.0, "rule", "use  Metric units.", feedback_id="fb-3"),)
+    assert [memory.text for memory in store.memories(1)] == ["Write in French", "use  Metric units."]
     assert len(store.search_memories(1, "metric")) == 1
     assert [row.id for row, _ in store.feedback_rows(1)] == ["fb-1", "fb-2", "fb-3"]
 
@@ -192,27 +200,67 @@ def test_exchanges_are_newest_first(store: Store) -> None:
     assert latest.id == "b"
 
 
-def test_deleted_memory_is_gone_from_file_index_and_log(store: Store, data_dir: Path) -> None:
+def test_deleted_feedback_is_gone_with_its_memory_from_file_index_and_log(store: Store, data_dir: Path) -> None:
     secret = "zanzibarquux"
     for number in range(60):
         say(store, rule(number, f"rule number {number}"))
     say(store, rule(100, f"My password is {secret}"))
-    # The feedback holds the text too; here only the memory's own copies are looked for.
-    with store._connection.write() as transaction:
-        transaction.execute("UPDATE feedback SET text = 'x' WHERE id = 'fb-100'")
     store._connection.empty_log()
 
     def in_files() -> list[str]:
         return [path.name for path in data_dir.iterdir() if secret.encode() in path.read_bytes()]
 
     assert in_files() == ["familiar.db"]
-    store.delete_memory(1, "mem-100")
+    store.delete_feedback(1, "fb-100")
     assert in_files() == []
     assert store.search_memories(1, secret) == []
     assert len(store.search_memories(1, "rule number 7", limit=100)) == 60
     with pytest.raises(NotFound) as missing:
-        store.delete_memory(1, "mem-100")
-    assert missing.value.param == "memory_id"
+        store.delete_feedback(1, "fb-100")
+    assert missing.value.param == "feedback_id"
+
+
+def test_a_deed_is_stored_once(store: Store) -> None:
+    store.add_exchange(exchange("chatcmpl-1"))
+    seen = Feedback("fb-1", 1, 1.0, "regeneration", "chatcmpl-1", source="history", trust="inferred", key="deed")
+    memory = rule(1, "Be brief")
+    assert not store.has_feedback(1, "deed")
+    assert store.add_feedback(seen, [memory]) == (memory,)
+    assert store.has_feedback(1, "deed")
+    assert store.add_feedback(replace(seen, id="fb-2"), [rule(2, "Be long")]) == ()
+    assert [row.id for row, _ in store.feedback_rows(1)] == ["fb-1"]
+    assert [each.id for each in store.memories(1)] == ["mem-1"]
+    bob = store.users.add("bob", "fam-key", 1.0).id
+    assert not store.has_feedback(bob, "deed")
+    store.add_feedback(Feedback("fb-3", bob, 1.0, "rating", rating=1, key="deed"))  # another user's deed is another
+    assert store.has_feedback(bob, "deed")
+
+
+def test_a_pending_signal_counts_once_it_is_confirmed(store: Store) -> None:
+    store.add_exchange(exchange("chatcmpl-1"))
+    for number in (1, 2):
+        guess = Feedback(f"fb-{number}", 1, number, "rebuttal", "chatcmpl-1", "shorter", key=str(number))
+        assert store.add_feedback(replace(guess, state="pending")) == ()
+    assert [each.id for each in store.pending(1)] == ["fb-1", "fb-2"]
+    assert store.feedback_rows(1) == []
+    assert store.counts(1)["feedback"] == 0
+
+    (made,) = store.settle(1, "fb-1", "active", [rule(1, "Keep replies short.")], text="Keep replies short.")
+    assert store.memories(1) == [made]
+    assert [(row.id, row.text) for row, _ in store.feedback_rows(1)] == [("fb-1", "Keep replies short.")]
+    assert store.settle(1, "fb-2", "dismissed", [rule(2, "Be loud.")]) == ()
+    assert store.feedback(1, "fb-2").state == "dismissed"
+    assert store.pending(1) == []
+    assert store.has_feedback(1, "2")  # what was turned down is not asked again
+    assert store.memories(1) == [made]
+
+    for settled in ("fb-1", "fb-2"):
+        with pytest.raises(InvalidInput, match="not pending") as wrong:
+            store.settle(1, settled, "active")
+        assert wrong.value.param == "feedback_id"
+    with pytest.raises(NotFound) as missing:
+        store.settle(1, "fb-9", "active")
+    assert missing.value.param == "feedback_id"
 
 
 def test_unknown_ids_name_their_field(store: Store) -> None:
@@ -299,19 +347,24 @@ def test_views_answer_what_a_person_asks(store: Store) -> None:
     store.add_exchange(exchange("chatcmpl-1", messages=turns))
     memory = Memory("mem-1", 1, 2.0, "example", "right", "last", "fb-1")
     store.add_feedback(Feedback("fb-1", 1, 2.0, "correction", "chatcmpl-1", "right"), [memory])
-    store.add_exchange(exchange("chatcmpl-2", 8.0, memory_ids=("mem-1",)))
+    store.add_exchange(exchange("chatcmpl-2", 8.0, used=(Used("mem-1", "words", 0.5),)))
     store.add_run(run("run-1"))
     store.add_version(version(1), make_current=True)
     read = store._connection.read
     assert [tuple(row) for row in read("SELECT prompt, original, corrected FROM corrections")] == [
         ("last", "hello", "right")
     ]
-    assert [tuple(row) for row in read("SELECT recalled_count, last_recalled_at_s FROM memory_use")] == [(1, 8.0)]
+    uses = read("SELECT uses, last_used_at_s, from_feedback, from_exchange FROM memory_use")
+    assert [tuple(row) for row in uses] == [(1, 8.0, "correction", "chatcmpl-1")]
     assert [tuple(row) for row in read("SELECT number, is_current, feedback_count FROM versions")] == [(1, 1, 2)]
+    store.add_feedback(Feedback("fb-2", 1, 3.0, "rebuttal", "chatcmpl-1", "shorter", state="pending"))
+    assert [tuple(row) for row in read("SELECT feedback_id, kind, text, completion FROM pending")] == [
+        ("fb-2", "rebuttal", "shorter", "hello")
+    ]
 
 
 def test_deleting_an_exchange_takes_what_came_of_it_but_not_the_lineage(store: Store) -> None:
-    store.add_exchange(exchange("chatcmpl-1", memory_ids=("mem-0",)))
+    store.add_exchange(exchange("chatcmpl-1", used=(Used("mem-0", "always"),)))
     memory = Memory("mem-1", 1, 2.0, "example", "right", "hi", "fb-1")
     store.add_feedback(Feedback("fb-1", 1, 2.0, "correction", "chatcmpl-1", "right"), [memory])
     store.add_run(run("run-1"))

@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
-from familiar.memory import schema
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.store import Store
-from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Message
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Message, Used
 from familiar.memory.users import DEFAULT_NAME, User, new_key
 
 
@@ -23,7 +21,8 @@ def store(data_dir: Path) -> Iterator[Store]:
 def fill(store: Store, user: int, word: str) -> None:
     """Give a user rows in every table, each text of which holds ``word``."""
     said = Message(role="user", content=f"Tell me of {word}")
-    store.add_exchange(Exchange(f"chatcmpl-{user}", user, 1.0, "familiar", (said,), f"A {word}.", 2, (f"mem-{user}",)))
+    used = (Used(f"mem-{user}", "words"),)
+    store.add_exchange(Exchange(f"chatcmpl-{user}", user, 1.0, "familiar", (said,), f"A {word}.", 2, used))
     feedback = Feedback(f"fb-{user}", user, 2.0, "correction", f"chatcmpl-{user}", f"The {word}!", note=f"Say {word}")
     memory = Memory(f"mem-{user}", user, 2.0, "example", f"The {word}!", f"Tell me of {word}", f"fb-{user}")
     store.add_feedback(feedback, [memory])
@@ -251,7 +250,7 @@ def test_the_ids_of_another_user_are_as_unknown_as_any(store: Store) -> None:
     }
     writes: dict[str, Callable[[str], object]] = {
         "chatcmpl": lambda id: store.add_feedback(Feedback("fb-new", bob, 1.0, "rating", id, rating=1), []),
-        "mem": lambda id: store.delete_memory(bob, id),
+        "mem": lambda id: store.forget(bob, [id]),
         "run": lambda id: store.update_run(LearningRun(id, bob, 1.0, "failed", {}, "stolen")),
     }
     for calls in (reads, writes):
@@ -269,18 +268,3 @@ def test_the_ids_of_another_user_are_as_unknown_as_any(store: Store) -> None:
     assert [memory.text for memory, _ in store.search_memories(bob, "mine theirs")] == ["The theirs!"]
     for sort, call in reads.items():
         assert call(f"{sort}-{bob}")
-
-
-def test_a_store_of_before_there_were_users_keeps_its_rows(data_dir: Path) -> None:
-    path = data_dir / "familiar.db"
-    old = Database(sqlite3.connect(path, isolation_level=None))
-    schema.apply(old, 50.0, schema.MIGRATIONS[:1])
-    old.execute(
-        "INSERT INTO memories (id, user_id, created_at_s, kind, text, content_sha256)"
-        " VALUES ('mem-1', 1, 1, 'rule', 'a', 'b')"
-    )
-    old.close()
-    with Store.open(path, clock=lambda: 60.0) as store:
-        assert store.memory(1, "mem-1").text == "a"
-        assert store.users.all() == [User(1, "me", 50.0)]
-        assert store.users.add("bob", new_key(), 61.0).id == 2

@@ -7,22 +7,29 @@ import sys
 from pathlib import Path
 
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Feedback, Memory
+from familiar.memory.types import Exchange, Feedback, Memory, Message
 
 
 def main(path: Path, prefix: str, count: int) -> None:
-    """Write ``count`` exchanges, each with a correction and its memory, named ``PREFIX-0``, ``PREFIX-1``, …"""
+    """Write ``count`` exchanges, each with a correction that makes two memories, named ``PREFIX-0``, ``PREFIX-1``, …
+
+    Three exchanges each are one conversation. One memory is an example; the other is a statement that ends the one
+    before it.
+    """
     store = Store.open(path)
     user_id = store.default_user()
     print("open", flush=True)
     for number in range(count):
         name = f"{prefix}-{number}"
-        turn = {"role": "user", "content": f"question {name}"}
-        store.add_exchange(Exchange(f"chatcmpl-{name}", user_id, number, "familiar", (turn,), "wrong"))  # type: ignore[arg-type]
-        memory = Memory(f"mem-{name}", user_id, number, "example", f"right {name}", turn["content"], f"fb-{name}")
-        store.add_feedback(
-            Feedback(f"fb-{name}", user_id, number, "correction", f"chatcmpl-{name}", memory.text), [memory]
-        )
+        said = [f"question {prefix}-{earlier}" for earlier in range(number - number % 3, number + 1)]
+        turns: tuple[Message, ...] = tuple({"role": "user", "content": text} for text in said)
+        store.add_exchange(Exchange(f"chatcmpl-{name}", user_id, number, "familiar", turns, "wrong"))
+        made = [
+            Memory(f"mem-{name}", user_id, number, "example", f"right {name}", said[-1], f"fb-{name}"),
+            Memory(f"mem-{name}-at", user_id, number, "fact", f"{prefix} lives in Town{number}", None, f"fb-{name}"),
+        ]
+        feedback = Feedback(f"fb-{name}", user_id, number, "correction", f"chatcmpl-{name}", made[0].text, key=name)
+        store.add_feedback(feedback, made)
         print(name, flush=True)
     store.close()
 

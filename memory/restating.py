@@ -1,0 +1,83 @@
+"""The store's queries that tell what a new memory says again, and what it ends. Functions over a ``Connection``.
+
+The search index finds what to compare it with; ``contradiction`` compares.
+"""
+
+from familiar.memory import contradiction, rows
+from familiar.memory.database import Connection
+from familiar.memory.types import Memory
+from familiar.memory.words import words
+
+MAX_QUERY_WORDS = 128
+"""A search takes the first so many different words of its text: a pasted book must not become the query."""
+
+_CANDIDATES = 50
+"""So many stored memories at most are compared with a new one, those that share its words best."""
+
+_MATCHING = (
+    "SELECT m.* FROM memories_fts JOIN memories AS m ON m.seq = memories_fts.rowid"
+    " WHERE memories_fts MATCH ? AND m.user_id = ? AND m.state = 'active' AND m.id <> ?"
+)
+
+
+def supersede(connection: Connection, newer: Memory, now: float) -> bool:
+    """Within a transaction: end the active memories that an active one contradicts; whether there were any."""
+    older = contradiction.contradicted(newer, _candidates(connection, newer))
+    connection.execute_many(
+        "UPDATE memories SET state = 'superseded', superseded_by = ?, ended_at_s = ? WHERE id = ?",
+        [(newer.id, now, each.id) for each in older],
+    )
+    if any(each.pinned for each in older):
+        # What the user always wants shown is the subject; its value is what has changed.
+        connection.execute("UPDATE memories SET pinned = 1 WHERE id = ?", (newer.id,))
+    return bool(older)
+
+
+def same(connection: Connection, memory: Memory) -> Memory | None:
+    """The user's memory, in whatever state, that says what this one says, spelt alike."""
+    row = connection.first(
+        "SELECT * FROM memories WHERE user_id = ? AND content_sha256 = ?",
+        (memory.user_id, rows.content_sha256(memory)),
+    )
+    return None if row is None else rows.memory(row)
+
+
+def alike(connection: Connection, memory: Memory) -> Memory | None:
+    """An active memory of the user's that says it in other words for the same."""
+    candidates = _candidates(connection, memory)
+    return next((each for each in candidates if contradiction.says_the_same(memory, each)), None)
+
+
+def _candidates(connection: Connection, memory: Memory) -> list[Memory]:
+    """The active memories that ``memory`` may say again or contradict, by the index: never all of them are read."""
+    if memory.kind == "example":
+        return _with_prompt(connection, memory)
+    groups = [" AND ".join(quoted(word) for word in group) for group in contradiction.lookups(memory)]
+    if not groups:
+        return []
+    found = connection.read(
+        f"{_MATCHING} AND m.kind <> 'example' ORDER BY bm25(memories_fts), m.seq DESC LIMIT ?",
+        (" OR ".join(f"({group})" for group in groups), memory.user_id, memory.id, _CANDIDATES),
+    )
+    return [rows.memory(row) for row in found]
+
+
+def _with_prompt(connection: Connection, memory: Memory) -> list[Memory]:
+    # The words of the prompt in their order. A prompt that is just these is the shortest of those that hold them.
+    phrase = words(memory.prompt or "")[:MAX_QUERY_WORDS]
+    if phrase:
+        found = connection.read(
+            f"{_MATCHING} AND m.kind = 'example' ORDER BY length(m.prompt), m.seq DESC LIMIT ?",
+            (f"prompt : {quoted(' '.join(phrase))}", memory.user_id, memory.id, _CANDIDATES),
+        )
+    else:
+        found = connection.read(
+            "SELECT * FROM memories WHERE user_id = ? AND state = 'active' AND kind = 'example' AND prompt = ?",
+            (memory.user_id, memory.prompt),
+        )
+    return [rows.memory(row) for row in found]
+
+
+def quoted(text: str) -> str:
+    """``text`` as a phrase of FTS5, to which AND, OR, NEAR and * are then words like any other."""
+    return f'"{text}"'
