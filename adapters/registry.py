@@ -14,6 +14,7 @@ from pathlib import Path
 from familiar.adapters.folders import file_sha256, new_folder, read_manifest, sweep
 from familiar.adapters.gate import Report
 from familiar.memory.errors import BadFile, InvalidInput, NotFound
+from familiar.memory.lineage import version_folder
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
 
@@ -46,13 +47,13 @@ def promote(
             raise BadFile(f"{candidate / name} is missing: the candidate is incomplete and cannot be promoted.")
     parent = store.current_version(run.user_id)
     number = store.next_version(run.user_id)
-    place = Path("adapters") / str(run.user_id)
-    _remove_leftovers(data_dir / place, {f"v{version.number}" for version in store.versions(run.user_id)})
+    folder = version_folder(run.user_id, number)
+    _remove_leftovers((data_dir / folder).parent, {f"v{version.number}" for version in store.versions(run.user_id)})
     version = AdapterVersion(
         user_id=run.user_id,
         number=number,
         created_at=now,
-        folder=str(place / f"v{number}"),
+        folder=folder,
         parent=parent.number if parent else None,
         base_sha256=base_sha256,
         gguf_sha256=file_sha256(candidate / GGUF),
@@ -70,9 +71,9 @@ def promote(
         "recipe": dict(run.config),
         "report": version.report,
     }
-    with new_folder(data_dir / version.folder, lineage) as folder:
+    with new_folder(data_dir / version.folder, lineage) as target:
         for name in (GGUF, *PEFT_FILES):
-            shutil.copyfile(candidate / name, folder / name)
+            shutil.copyfile(candidate / name, target / name)
     store.add_version(version, make_current=True)
     return version
 

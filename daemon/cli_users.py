@@ -4,7 +4,6 @@ The commands work on the data folder itself; a running service sees each change 
 alone on stdout, and what there is to say about it on stderr, so that a script can keep the one without the other.
 """
 
-import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -104,19 +103,14 @@ def _confirm(store: "Store", user: "User") -> None:
 
 
 def _remove(store: "Store", data_dir: "Path", user: "User") -> bool:
-    """Remove the user's files, then their rows: a kill in between leaves a user who can be removed again."""
-    folders = [data_dir / "adapters" / str(user.id), *(data_dir / "runs" / run.id for run in store.runs(user.id))]
-    for folder in folders:
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise FamiliarError(
-                f"{error.filename} cannot be removed ({error.strerror}): check its permissions, and remove "
-                f"{user.name} again."
-            ) from error
-    return store.users.remove(user.id)
+    """Remove the user's files, then their rows, in the backups too; whether all of it is gone by now."""
+    from familiar.daemon import user_files
+
+    user_files.remove(store, data_dir, user)
+    report = store.erase(user.id, keep_user=False)
+    for left in report.left:
+        _say(f"This could not be cleaned: {left}")
+    return report.finished
 
 
 @users.command()
