@@ -15,7 +15,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-from familiar.daemon import history
+from familiar.daemon import history, signal_service
 from familiar.daemon.beginning import begin
 from familiar.daemon.engine import Engine, Generation, Sampling
 from familiar.daemon.model_ids import ModelChoice
@@ -24,9 +24,10 @@ from familiar.daemon.prompt import memory_block, with_memories
 from familiar.daemon.reply import CANCELLED, Choices, Finished, Text, Totals
 from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.served_adapters import Served, ServedAdapters
+from familiar.daemon.signal_service import Noticed, SignalService
 from familiar.daemon.structured import Structure, structure_of
 from familiar.memory.errors import FamiliarError
-from familiar.memory.recall import recall
+from familiar.memory.recall import NOTHING, Recalled, Recaller
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Memory, Message
 
@@ -48,7 +49,8 @@ class Plan:
     user_id: int
     choice: ModelChoice
     messages: tuple[Message, ...]
-    memories: tuple[Memory, ...]
+    noticed: Noticed
+    recalled: Recalled
     prompt_ids: tuple[int, ...]
     trimmed: int
     samplings: tuple[Sampling, ...]
@@ -70,7 +72,18 @@ class Started:
         """What a reply tells beside OpenAI's fields."""
         return {
             "adapter_version": self.plan.served.version,
-            "memories": [memory.id for memory in self.plan.memories],
+            "memories": [memory.id for memory in self.plan.recalled.memories],
+            "learned": [
+                {
+                    "feedback_id": memory.feedback_id,
+                    "id": memory.id,
+                    "kind": memory.kind,
+                    "text": memory.text,
+                    "prompt": memory.prompt,
+                }
+                for memory in self.plan.noticed.learned
+            ],
+            "pending": [{"id": guess.id, "text": guess.text} for guess in self.plan.noticed.pending],
             "trimmed_messages": self.plan.trimmed,
             "notice": self.plan.served.notice,
         }
@@ -86,6 +99,8 @@ class ChatService:
         adapters: ServedAdapters,
         outbox: Outbox,
         workers: Executor,
+        recaller: Recaller,
+        signals: SignalService,
         *,
         memory_budget_tokens: int,
         trim: bool = False,
@@ -99,6 +114,8 @@ class ChatService:
         self._adapters = adapters
         self._outbox = outbox
         self._workers = workers
+        self._recaller = recaller
+        self._signals = signals
         self._memory_budget_tokens = memory_budget_tokens
         self._trim = trim
         self._clock = clock
@@ -132,7 +149,8 @@ class ChatService:
             plan.prompt_ids,
             plan.samplings,
             adapter=plan.served.path,
-            cache_key=f"user-{user_id}",
+            # Nothing that was computed with a memory which is gone is used again.
+            cache_key=f"user-{user_id}-{self._store.removals(user_id)}",
             # The plain model is promised to the bit (see the engine).
             exact=not (plan.choice.memory or plan.choice.adapter),
             whole=not request.stream,
@@ -145,15 +163,18 @@ class ChatService:
         choice = self._adapters.parse(user_id, request.model)
         structure = structure_of(request, self._engine.tool_format, supports_tools=self._engine.supports_tools)
         messages = tuple(each.message for each in request.messages)
-        memories = self._recall(user_id, messages) if choice.memory else ()
-        prompt_ids, memories, trimmed = self._encode(request, messages, memories, structure)
+        # What the request says counts for its own reply already.
+        noticed = self._signals.notice(user_id, request, messages) if choice.memory else signal_service.NOTHING
+        recalled = self._recall(user_id, messages, noticed.conversation_id) if choice.memory else NOTHING
+        prompt_ids, recalled, trimmed = self._encode(request, messages, recalled, structure)
         self._engine.check_choices(request.choices)
         sampling = Sampling(**request.sampling, **structure.sampling)
         return Plan(
             user_id=user_id,
             choice=choice,
             messages=messages,
-            memories=memories,
+            noticed=noticed,
+            recalled=recalled,
             prompt_ids=tuple(prompt_ids),
             trimmed=trimmed,
             samplings=each_choice(sampling, request.choices),
@@ -161,39 +182,45 @@ class ChatService:
             served=served or self._adapters.choose(user_id, choice),
         )
 
-    def _recall(self, user_id: int, messages: Sequence[Message]) -> tuple[Memory, ...]:
+    def _recall(self, user_id: int, messages: Sequence[Message], conversation_id: str | None) -> Recalled:
         if self._memory_budget_tokens == 0:
-            return ()
+            return NOTHING
         budget = self._memory_budget_tokens
-        return recall(self._store, user_id, messages, budget_tokens=budget, count_tokens=self._line_tokens).memories
+        return self._recaller.recall(
+            user_id,
+            messages,
+            conversation_id=conversation_id,
+            budget_tokens=budget,
+            count_tokens=self._line_tokens,
+        )
 
     def _line_tokens(self, memory: Memory) -> int:
         """The tokens of a memory's own line in the block."""
         return self._engine.count_tokens(memory_block((memory,))) - self._header_tokens
 
     def _encode(
-        self, request: ChatRequest, messages: Sequence[Message], memories: tuple[Memory, ...], structure: Structure
-    ) -> tuple[list[int], tuple[Memory, ...], int]:
+        self, request: ChatRequest, messages: Sequence[Message], recalled: Recalled, structure: Structure
+    ) -> tuple[list[int], Recalled, int]:
         """The prompt's tokens, the memories in it, and how many messages were left out to make it fit.
 
         History is trimmed where that was asked for; the memories go where the prompt only fits without them.
         """
 
-        def encode(turns: Sequence[Message], shown: tuple[Memory, ...]) -> list[int]:
-            return self._engine.encode_prompt(with_memories(turns, shown), structure.template_tools)
+        def encode(turns: Sequence[Message], shown: Recalled) -> list[int]:
+            return self._engine.encode_prompt(with_memories(turns, shown.memories), structure.template_tools)
 
         limit = self._engine.info.context_tokens
-        prompt_ids = encode(messages, memories)
+        prompt_ids = encode(messages, recalled)
         trim = self._trim if request.truncation is None else request.truncation == "auto"
         wanted = request.sampling.get("max_tokens")
         room = limit - history.reply_room(limit, wanted)
         kept = messages
         if trim and len(prompt_ids) > room:
-            kept = history.trimmed(messages, lambda turns: len(encode(turns, memories)) <= room)
-            prompt_ids = encode(kept, memories)
-        if memories and len(prompt_ids) >= limit:
-            prompt_ids, memories = encode(kept, ()), ()
-        return prompt_ids, memories, len(messages) - len(kept)
+            kept = history.trimmed(messages, lambda turns: len(encode(turns, recalled)) <= room)
+            prompt_ids = encode(kept, recalled)
+        if recalled.memories and len(prompt_ids) >= limit:
+            prompt_ids, recalled = encode(kept, NOTHING), NOTHING
+        return prompt_ids, recalled, len(messages) - len(kept)
 
     def _log(self, started: Started, request: ChatRequest, choices: Choices, begun: float) -> str | None:
         """Store each choice as an exchange: the first under the reply's id, the others under that and their index.
@@ -213,12 +240,13 @@ class ChatService:
                         messages=plan.messages,
                         completion="".join(choices.texts[index]),
                         adapter_version=plan.served.version,
-                        memory_ids=tuple(memory.id for memory in plan.memories),
+                        used=plan.recalled.used,
                         sampling=request.logged_sampling,
                         prompt_tokens=prompt_tokens,
                         completion_tokens=completion_tokens,
                         finish_reason=reason,
                         duration_ms=(self._timer() - begun) * 1000,
+                        conversation_id=plan.noticed.conversation_id,
                     )
                 )
         except FamiliarError as error:

@@ -4,20 +4,35 @@ import secrets
 from dataclasses import replace
 
 from familiar.daemon.schemas import FeedbackRequest
-from familiar.feedback import signals
+from familiar.feedback import rebuttals, signals
 from familiar.feedback.signals import Signal
-from familiar.memory.errors import InvalidInput
+from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.store import Store
+from familiar.memory.types import Exchange, Feedback, Memory, Trust
 
 KINDS = ("correction", "rating", "preferred", "rule")
 RATINGS = {"good": 1, "bad": -1, 1: 1, -1: -1}
 
 
-def record(store: Store, user_id: int, request: FeedbackRequest, now: float) -> Signal:
+def record(
+    store: Store,
+    user_id: int,
+    request: FeedbackRequest,
+    now: float,
+    *,
+    source: str = "api",
+    trust: Trust = "stated",
+    key: str | None = None,
+    exchange: Exchange | None = None,
+) -> Signal:
     """Store one signal of the user and the memories that follow from it, and return both.
 
     Args:
         now: seconds since the epoch.
+        source: the door that it came through.
+        trust: whose words these are; ``untrusted`` ones are kept and make no memory.
+        key: names the deed, which is stored once.
+        exchange: what the signal is about where the request does not name it; stored too if it is new.
 
     Raises:
         InvalidInput: not exactly one kind, or a value that says nothing; NotFound: the user has no such completion.
@@ -29,16 +44,65 @@ def record(store: Store, user_id: int, request: FeedbackRequest, now: float) -> 
     if request.note is not None and request.rule is not None:
         raise InvalidInput("A note explains what was said about a reply, not a rule: leave it out.", "note")
     try:
-        signal = _signal(store, user_id, request, f"fb-{secrets.token_hex(12)}", now)
+        signal = _signal(store, user_id, request, exchange, f"fb-{secrets.token_hex(12)}", now)
     except InvalidInput as error:
         # A signal's text is the field that the request named its kind by.
         raise InvalidInput(str(error), given[0] if error.param == "text" else error.param) from error
+    if exchange is not None and not _is_stored(store, exchange):
+        store.add_exchange(exchange)
+    feedback = replace(signal.feedback, source=source, trust=trust, key=key)
+    memories = () if trust == "untrusted" else tuple(replace(each, source=source) for each in signal.memories)
     # What was said before keeps the memory that it has: the stored ones are those to name.
-    return replace(signal, memories=store.add_feedback(signal.feedback, signal.memories))
+    return Signal(feedback, store.add_feedback(feedback, memories))
 
 
-def _signal(store: Store, user_id: int, request: FeedbackRequest, feedback_id: str, now: float) -> Signal:
-    exchange = None if request.completion_id is None else store.exchange(user_id, request.completion_id)
+def confirm(store: Store, user_id: int, feedback_id: str, now: float, *, text: str | None = None) -> Signal:
+    """Make a pending signal active, in the user's own ``text`` if given, and return it with what is remembered by it.
+
+    Raises NotFound for an unknown id, and InvalidInput for one that is not pending, or a text that says nothing.
+    """
+    guess = store.feedback(user_id, feedback_id)
+    said = (text if text is not None else guess.text or "").strip()
+    memories = rebuttal_memories(store, guess, said, now)
+    stored = store.settle(user_id, feedback_id, "active", memories, text=said)
+    return Signal(replace(guess, text=said, state="active"), stored)
+
+
+def dismiss(store: Store, user_id: int, feedback_id: str) -> Feedback:
+    """Drop a pending signal for good, and return it. Raises NotFound, and InvalidInput for one that is not pending."""
+    store.settle(user_id, feedback_id, "dismissed")
+    return store.feedback(user_id, feedback_id)
+
+
+def rebuttal_memories(store: Store, guess: Feedback, text: str, now: float) -> tuple[Memory, ...]:
+    """What is remembered once the user agrees to ``guess`` as ``text``. Raises InvalidInput for an empty text."""
+    exchange = None if guess.exchange_id is None else store.exchange(guess.user_id, guess.exchange_id)
+    bound = rebuttals.is_about_a_question(text)
+    return signals.rule(
+        guess.user_id,
+        text,
+        id=guess.id,
+        now=now,
+        source=guess.source,
+        kind="fact" if bound else None,
+        scope="related" if bound else None,
+        conversation_id=exchange.conversation_id if exchange else None,
+    ).memories
+
+
+def _is_stored(store: Store, exchange: Exchange) -> bool:
+    try:
+        store.exchange(exchange.user_id, exchange.id)
+    except NotFound:
+        return False
+    return True
+
+
+def _signal(
+    store: Store, user_id: int, request: FeedbackRequest, exchange: Exchange | None, feedback_id: str, now: float
+) -> Signal:
+    if request.completion_id is not None:
+        exchange = store.exchange(user_id, request.completion_id)
     if request.rule is not None:
         signal = signals.rule(user_id, request.rule, id=feedback_id, now=now)
         about = exchange.id if exchange else None

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +63,24 @@ def find(settings: "Settings", user: str | None = None) -> Client | None:
         return client
     client.close()
     return None
+
+
+@contextmanager
+def found_or_started(
+    settings: "Settings", user: str | None = None, before_start: Callable[[], None] = lambda: None
+) -> Iterator[Client]:
+    """The service that runs, or one that is started for the length of the block; ``user`` as ``find`` has it."""
+    client = find(settings, user)
+    if client is not None:
+        with client:
+            yield client
+        return
+    before_start()
+    log = settings.data_dir / "logs" / "service.log"
+    with running(
+        settings.host, settings.port, settings.serve_arguments(), log, service_file=settings.service_file, user=user
+    ) as own:
+        yield own
 
 
 @contextmanager

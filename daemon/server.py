@@ -20,7 +20,7 @@ import psutil
 import uvicorn
 
 from familiar.adapters.folders import disk_errors
-from familiar.daemon import auth, base_models, data_folder, model_files, state
+from familiar.daemon import auth, base_models, data_folder, model_files, sentence_model, state
 from familiar.daemon.app import create_app
 from familiar.daemon.engine import Engine
 from familiar.daemon.fitting import unfitting_lines
@@ -54,7 +54,7 @@ def run(settings: Settings) -> None:
         data_folder.make(settings.data_dir)
         refuse_second(settings.service_file)
         model = model_files.resolve(settings.model, _say)
-        embedding_model = model_files.resolve(settings.embedding_model, _say) if settings.embedding_model else None
+        embedding_model = sentence_model.resolve(settings, _say)
         token = auth.new_local_token()
         with _opened(settings, model, embedding_model, token) as parts:
             for line in _unfitting(parts):
@@ -98,8 +98,14 @@ class Server(uvicorn.Server):
         self._parts = parts
         self._grace_s = grace_s
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take requests, and files in the inbox."""
+        await super().startup(sockets)
+        self._parts.inbox.start()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and wait for the running ones."""
+        """Take no more requests and no more files, and wait for the running ones."""
+        await asyncio.to_thread(self._parts.inbox.stop)
         timer = asyncio.get_running_loop().call_later(self._grace_s, self._parts.outbox.stop)
         try:
             await super().shutdown(sockets)
@@ -148,6 +154,8 @@ def _opened(settings: Settings, model: Path, embedding_model: Path | None, token
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(settings.database)))
         engine = Engine.open(model, settings.engine_options, embedding_model=embedding_model)
+        if embedding_model is not None:
+            engine.warm_embedder()
         parts = state.make(settings, store, engine, local_token=token)
         stack.pop_all()
         try:

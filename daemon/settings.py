@@ -103,8 +103,18 @@ class Settings:
     mmap: bool = _engine("mmap", "map the model's file into memory, shared between processes, rather than read it")
     mlock: bool = _engine("mlock", "keep the model in memory, so that it is never swapped out")
     embedding_model: str = field(
-        default="",
-        metadata=_about("a GGUF model for `/v1/embeddings`, named as `model` is; none takes the served model's own"),
+        default="auto",
+        metadata=_about(
+            "what finds memories by meaning, and serves `/v1/embeddings`: a GGUF model, named as `model` is; `auto`, "
+            "the [sentence model](#the-sentence-model) where it is here; or `none`"
+        ),
+    )
+    inbox: str = field(
+        default="auto",
+        metadata=_about(
+            "folder whose files are read as feedback, see [the inbox](inbox.md); `auto` is `inbox` in the data folder, "
+            "and `off` is none"
+        ),
     )
     memory_budget_tokens: int = field(
         default=256,
@@ -112,6 +122,14 @@ class Settings:
             "tokens of memories that may be put into one prompt; 0 remembers without showing",
             key="memory.budget_tokens",
             low=0,
+        ),
+    )
+    memory_signals: str = field(
+        default="on",
+        metadata=_about(
+            "what users change and say in a chat is [noticed](api.md#what-is-noticed-without-being-told): `on`, `off`",
+            key="memory.signals",
+            choices=("on", "off"),
         ),
     )
     min_signals: int = field(
@@ -154,6 +172,26 @@ class Settings:
     def service_file(self) -> Path:
         """Where a running service says its pid, host and port."""
         return self.data_dir / "service.json"
+
+    @property
+    def drafts_dir(self) -> Path:
+        """Where the drafts are that the service wrote."""
+        return self.data_dir / "drafts"
+
+    @property
+    def inbox_dir(self) -> Path | None:
+        """The folder that is watched, None when none is. Raises InvalidInput for one that holds our own files."""
+        if self.inbox == "off":
+            return None
+        folder = self.data_dir / "inbox" if self.inbox == "auto" else Path(self.inbox).expanduser().absolute()
+        data_dir = self.data_dir.absolute()
+        if data_dir.is_relative_to(folder) or folder.is_relative_to(self.drafts_dir.absolute()):
+            raise InvalidInput(
+                f"The inbox is {folder}, but that folder holds other files, which would be moved: choose one for the "
+                f"inbox alone.",
+                "inbox",
+            )
+        return folder
 
     @property
     def engine_options(self) -> EngineOptions:
@@ -287,7 +325,7 @@ def _convert(declared: "Field[Any]", value: object, where: str, *, textual: bool
     elif choices:
         fits = converted in choices
     else:
-        fits = converted is not None and (converted != "" or declared.default == "")
+        fits = converted is not None and converted != ""
     if not fits:
         limits = "" if low is None else f" from {low:g} up" if high is None else f" from {low:g} to {high:g}"
         expected = f"one of {', '.join(choices)}" if choices else _EXPECTED[kind] + limits

@@ -10,11 +10,16 @@ from familiar.daemon import base_models
 from familiar.daemon.auth import Identify
 from familiar.daemon.chat_service import ChatService
 from familiar.daemon.engine import Engine
+from familiar.daemon.inbox_files import Folders
+from familiar.daemon.inbox_watch import InboxWatch
 from familiar.daemon.metrics import Metrics
 from familiar.daemon.outbox import Outbox
+from familiar.daemon.recalling import Preparation
 from familiar.daemon.served_adapters import ServedAdapters
 from familiar.daemon.settings import Settings
+from familiar.daemon.signal_service import SignalService
 from familiar.daemon.text_service import TextService
+from familiar.memory.recall import Recaller
 from familiar.memory.store import Store
 
 WORKERS = 8
@@ -39,11 +44,16 @@ class State:
     workers: ThreadPoolExecutor
     identify: Identify
     metrics: Metrics
+    inbox: InboxWatch
+    recaller: Recaller
+    preparation: Preparation
     started_at: float
     clock: Callable[[], float] = field(default=time.time)
 
     def close(self) -> None:
         """End what still generates, let it be logged, and close the engine and the store."""
+        self.inbox.stop()
+        self.preparation.close()
         self.engine.close()
         self.workers.shutdown()
         self.identify.close()
@@ -68,9 +78,26 @@ def make(
     outbox, workers = Outbox(), ThreadPoolExecutor(WORKERS, thread_name_prefix="familiar-worker")
     engine.after_step(outbox.flush)
     trim = settings.context_overflow == "trim"
-    chat = ChatService(store, engine, adapters, outbox, workers, memory_budget_tokens=budget, trim=trim, clock=clock)
+    recaller = Recaller(store)
+    noticing = SignalService(store, clock, enabled=settings.memory_signals == "on")
+    chat = ChatService(
+        store,
+        engine,
+        adapters,
+        outbox,
+        workers,
+        recaller,
+        noticing,
+        memory_budget_tokens=budget,
+        trim=trim,
+        clock=clock,
+    )
     text = TextService(engine, adapters, outbox, workers, clock=clock)
+    folders = None if settings.inbox_dir is None else Folders(settings.inbox_dir, settings.drafts_dir)
     identify = Identify(Store.open(settings.database, clock), local_token, clock)
+    preparation = Preparation(engine, store, recaller)
+    if engine.embedding_model is not None:
+        preparation.start()
     return State(
         settings,
         store,
@@ -83,6 +110,9 @@ def make(
         workers,
         identify,
         Metrics(engine.stats),
+        InboxWatch(store, folders, clock),
+        recaller,
+        preparation,
         started_at=clock(),
         clock=clock,
     )
