@@ -1,8 +1,8 @@
 """Read the header of a GGUF file and check that the file is whole, in plain Python.
 
 llama.cpp aborts the process on some damaged files, so everything is checked here before a path is handed to it. The
-service does this too, and has neither torch nor the ``gguf`` package: hence a reader of our own. What is left out: big
-endian files, versions before 2, and the values of string arrays (a vocabulary), which are stepped over.
+``gguf`` package checks less and reads every value: hence a reader of our own. What is left out: big endian files,
+versions before 2, and the values of string arrays (a vocabulary), which are stepped over.
 
 Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """

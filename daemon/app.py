@@ -9,8 +9,10 @@ from familiar.daemon import (
     openapi,
     routes_admin,
     routes_chat,
+    routes_data,
     routes_feedback,
     routes_llama_cpp,
+    routes_memories,
     routes_ollama,
     routes_text,
 )
@@ -32,7 +34,8 @@ def create_app(state: State) -> FastAPI:
     app.add_middleware(Observer, metrics=state.metrics)
     app.add_middleware(Guard, host=state.settings.host, allowed_hosts=state.settings.allowed_hosts)
     errors.install(app)
-    for routes in (routes_chat, routes_text, routes_feedback, routes_admin, routes_llama_cpp, routes_ollama):
+    ours = (routes_feedback, routes_memories, routes_data, routes_admin)
+    for routes in (routes_chat, routes_text, *ours, routes_llama_cpp, routes_ollama):
         app.include_router(routes.router(state))
     openapi.install(app)
     return app

@@ -5,12 +5,12 @@ person, a pipe and a test. What is left out: colours and editing of earlier turn
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from familiar.daemon import local_service
+from familiar.daemon import chat_memory, local_service
+from familiar.daemon.chat_memory import Read, Write
 from familiar.daemon.cli_options import open_store
 from familiar.daemon.client import Client
 from familiar.memory.errors import FamiliarError, InvalidInput
@@ -19,29 +19,33 @@ from familiar.memory.types import Message
 if TYPE_CHECKING:
     from familiar.daemon.settings import Settings
 
-Read = Callable[[str], str]
-"""Shows a prompt and returns a line; raises EOFError at the end of input."""
-Write = Callable[[str], None]
-
 HELP = """\
-/fix TEXT   the reply should have been TEXT (/fix alone takes several lines, ended by a line with a single dot)
-/good /bad  rate the last reply
-/rule TEXT  something to keep to from now on
-/why        what the last reply was made with: the memories and the adapter version
-/model ID   talk to another of the service's models (/model alone lists them)
-/new        start a new conversation
-/help       this list
-/quit       leave (or Ctrl-D)
+/fix TEXT          the reply should have been TEXT (/fix alone takes several lines, ended by a line with a single dot)
+/good /bad         rate the last reply
+/rule TEXT         something to keep to from now on
+/remember TEXT     something to know from now on
+/memories [QUERY]  what is remembered, or what of it has to do with QUERY
+/forget ID|WORDS   forget the memory of that id, or those that hold all of the words; asks first
+/yes /no           the answer to a question of what to keep to
+/why               what the last reply was made with: the adapter version, and why each memory was shown
+/model ID          talk to another of the service's models (/model alone lists them)
+/new               start a new conversation
+/help              this list
+/quit              leave (or Ctrl-D)
 """
 
 
 @dataclass
 class Conversation:
-    """The running history. ``completion_id`` names the last reply, None before there is one."""
+    """The running history. ``completion_id`` names the last reply, None before there is one.
+
+    ``pending`` is the guess that the user was asked about after it, if any: its ``id`` and ``text``.
+    """
 
     model: str
     messages: list[Message] = field(default_factory=list)
     completion_id: str | None = None
+    pending: Mapping[str, Any] | None = None
 
 
 def run(settings: "Settings", model: str, user: str | None = None) -> None:
@@ -52,7 +56,7 @@ def run(settings: "Settings", model: str, user: str | None = None) -> None:
     if user is not None:
         with open_store(settings) as store:
             store.users.named(user)
-    with _service(settings, user) as client:
+    with local_service.found_or_started(settings, user, _say_starting) as client:
         tty = sys.stdin.isatty() and sys.stdout.isatty()
         loop(client, Conversation(model), _line_reader(tty), _write, interactive=tty)
 
@@ -84,11 +88,13 @@ def loop(client: Client, talk: Conversation, read: Read, write: Write, *, intera
 def _reply(client: Client, talk: Conversation, text: str, write: Write) -> None:
     """Ask, show the reply as it comes, and add both turns to the history; an error or nothing said adds neither."""
     said: list[str] = []
-    completion_id = notice = None
+    completion_id = None
+    told: dict[str, Any] = {}
     chunks = client.stream(talk.model, [*talk.messages, Message(role="user", content=text)])
     try:
         for chunk in chunks:
-            completion_id, notice = chunk.id, chunk.notice or notice
+            completion_id = chunk.id
+            told.update(chunk.told)
             said.append(chunk.text)
             write(chunk.text)
     except KeyboardInterrupt:  # stops this reply, not the chat
@@ -96,8 +102,12 @@ def _reply(client: Client, talk: Conversation, text: str, write: Write) -> None:
     finally:
         if any(said):
             write("\n")
-    if notice:
-        write(f"familiar: {notice}\n")
+    if told.get("notice"):
+        write(f"familiar: {told['notice']}\n")
+    write(chat_memory.learned(told.get("learned") or ()))
+    talk.pending = next(iter(told.get("pending") or ()), None)
+    if talk.pending:
+        write(chat_memory.question(talk.pending))
     if not any(said):
         return
     talk.messages += [Message(role="user", content=text), Message(role="assistant", content="".join(said))]
@@ -117,13 +127,22 @@ def _command(client: Client, talk: Conversation, line: str, read: Read, write: W
             raise InvalidInput("/rule needs the rule, such as: /rule Use metric units.")
         stored = client.feedback(rule=rest)
         write(_remembered(stored))
+    elif name == "/remember":
+        chat_memory.remember(client, rest, write)
+    elif name == "/memories":
+        chat_memory.memories(client, rest, write)
+    elif name == "/forget":
+        chat_memory.forget(client, rest, read, write)
+    elif name in ("/yes", "/no"):
+        chat_memory.settle(client, talk.pending, name == "/yes", write)
+        talk.pending = None
     elif name == "/why":
-        _why(client, _last(talk), write)
+        chat_memory.why(client, _last(talk), write)
     elif name == "/model":
         _model(client, talk, rest, write)
     elif name == "/new":
         talk.messages.clear()
-        talk.completion_id = None
+        talk.completion_id = talk.pending = None
         write("A new conversation.\n")
     elif name == "/help":
         write(HELP)
@@ -140,23 +159,7 @@ def _fix(client: Client, talk: Conversation, text: str, write: Write) -> None:
 
 def _remembered(stored: Mapping[str, Any]) -> str:
     """What a signal made the service remember, a line per memory."""
-    lines = [f"Remembered: {_memory(memory)}\n" for memory in stored["memories"]]
-    return "".join(lines) or "Noted; it was remembered already.\n"
-
-
-def _why(client: Client, completion_id: str, write: Write) -> None:
-    """Say what the last reply was made with."""
-    exchange = client.exchange(completion_id)
-    version, memories = exchange["adapter_version"], exchange["memories"]
-    made_by = "the base model" if version is None else f"adapter v{version} on the base model"
-    shown = "one memory" if len(memories) == 1 else f"{len(memories) or 'no'} memories"
-    write(f"{exchange['model']}: {made_by}, shown {shown}\n")
-    for memory in memories:
-        write(f"  {memory['id']}: {'(forgotten since)' if memory.get('deleted') else _memory(memory)}\n")
-
-
-def _memory(memory: Mapping[str, Any]) -> str:
-    return str(memory["text"]) if memory["kind"] == "rule" else f'to "{memory["prompt"]}": "{memory["text"]}"'
+    return chat_memory.learned(stored["memories"]) or "Noted; it was remembered already.\n"
 
 
 def _several_lines(read: Read) -> str:
@@ -180,6 +183,11 @@ def _model(client: Client, talk: Conversation, wanted: str, write: Write) -> Non
     write("".join(f"{'*' if model == talk.model else ' '} {model}\n" for model in known))
 
 
+def _say_starting() -> None:
+    if sys.stdin.isatty():
+        _write("No service runs: starting one for this session…\n")
+
+
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
@@ -201,20 +209,3 @@ def _line_reader(tty: bool) -> Read:
         return line.rstrip("\n")
 
     return read
-
-
-@contextmanager
-def _service(settings: "Settings", user: str | None) -> Iterator[Client]:
-    """The service that runs, or one started for this session."""
-    client = local_service.find(settings, user)
-    if client is not None:
-        with client:
-            yield client
-        return
-    if sys.stdin.isatty():
-        _write("No service runs: starting one for this session…\n")
-    log = settings.data_dir / "logs" / "service.log"
-    with local_service.running(
-        settings.host, settings.port, settings.serve_arguments(), log, service_file=settings.service_file, user=user
-    ) as own:
-        yield own

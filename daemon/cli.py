@@ -1,7 +1,7 @@
 """The command ``familiar``: the group, how an error reaches a person, and the commands that run the service.
 
 The other commands are in ``cli_models`` (model files), ``cli_learn`` (learning and versions), ``cli_memory`` (what is
-remembered), ``cli_users`` (whose it is) and ``cli_status``.
+remembered), ``cli_inbox`` (feedback as files), ``cli_users`` (whose it is) and ``cli_status``.
 Heavy imports happen inside a command, so that ``familiar --help`` is quick.
 """
 
@@ -15,8 +15,11 @@ from typing import Any
 
 import click
 
+from familiar.daemon.cli_data import data
+from familiar.daemon.cli_inbox import draft, inbox
 from familiar.daemon.cli_learn import adapters, export, learn, rollback
-from familiar.daemon.cli_memory import memory, rule
+from familiar.daemon.cli_memory import memory
+from familiar.daemon.cli_memory_changes import rule
 from familiar.daemon.cli_models import models, pull
 from familiar.daemon.cli_options import load_settings, serve_options, service_options, user_option
 from familiar.daemon.cli_status import status
@@ -70,7 +73,7 @@ def demo(model: str | None, threads: int | None, keep: str | None, as_json: bool
     sys.exit(0 if passed else 1)
 
 
-for command in (models, pull, learn, adapters, rollback, export, status, memory, rule, users):
+for command in (models, pull, learn, adapters, rollback, export, status, memory, rule, users, inbox, draft, data):
     cli.add_command(command)
 
 

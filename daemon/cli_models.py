@@ -70,17 +70,24 @@ def pull(model: str) -> None:
     """Download a model from the hub, unless it is here already, and check it. ID is what --model takes.
 
     USER/REPO takes the repository's one file, its Q8_0 or its Q4_K_M; USER/REPO:QUANT another, and USER/REPO/FILE that
-    very file.
+    very file. `minilm` is the sentence model by which memories are found by meaning.
     """
-    from familiar.daemon import model_files
+    from familiar.daemon import model_files, sentence_model
     from familiar.daemon.model_facts import read_facts
 
-    facts = read_facts(model_files.pull(model, lambda line: click.echo(line, err=True)))
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    for_memory = model == sentence_model.ALIAS
+    facts = read_facts(sentence_model.pull(say) if for_memory else model_files.pull(model, say))
     if facts.is_adapter:
         raise BadFile(f"{facts.path} is a LoRA adapter and not a model: pull the model that it was made for.")
     for line in _described(facts):
         click.echo(line)
-    click.echo(f"Serve it: familiar serve --model {model}")
+    if for_memory:
+        click.echo("Memories are found by it from the next start of the service on.")
+    else:
+        click.echo(f"Serve it: familiar serve --model {model}")
 
 
 def _described(facts: "ModelFacts") -> list[str]:

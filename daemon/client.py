@@ -5,8 +5,8 @@ is left out: retries (the service is on this machine) and everything that the op
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -16,15 +16,18 @@ import httpx
 from familiar.memory.errors import FamiliarError, InvalidInput, NotFound
 from familiar.memory.types import Message
 
+_PAGE = 1000
+"""So many memories are asked for at a time: the most that a page may have."""
+
 
 @dataclass(frozen=True)
 class Chunk:
-    """One piece of a streamed reply; ``id`` is the completion's. ``notice`` is a line for the user, if any."""
+    """One piece of a streamed reply; ``id`` is the completion's, ``told`` what the service says beside the reply."""
 
     id: str
     text: str
     finish_reason: str | None
-    notice: str | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Client:
@@ -77,9 +80,40 @@ class Client:
         """Send one signal to ``POST /v1/feedback``; returns what was stored."""
         return self._json("POST", "/v1/feedback", {name: value for name, value in fields.items() if value is not None})
 
-    def exchange(self, completion_id: str) -> dict[str, Any]:
-        """What is known of one completion: the memories and the adapter version that it was made with."""
-        return self._json("GET", f"/v1/exchanges/{completion_id}")
+    def why(self, completion_id: str) -> dict[str, Any]:
+        """Which memories and which adapter version a completion was made with, and why."""
+        return self._json("GET", f"/v1/exchanges/{completion_id}/why")
+
+    def settle(self, feedback_id: str, agreed: bool) -> list[dict[str, Any]]:
+        """Confirm or dismiss a guess; returns the memories that it made."""
+        answer = "confirm" if agreed else "dismiss"
+        return list(self._json("POST", f"/v1/feedback/{feedback_id}/{answer}").get("memories", []))
+
+    def memories(self, state: str = "active") -> list[dict[str, Any]]:
+        """All memories in a state, oldest first."""
+        memories: list[dict[str, Any]] = []
+        more: dict[str, Any] = {}
+        while True:
+            page = self._json("GET", "/v1/memories", params={"state": state, "limit": _PAGE, **more})
+            memories += page["data"]
+            if not page["has_more"]:
+                return memories
+            more = {"after": page["last_id"]}
+
+    def search(self, query: str) -> list[dict[str, Any]]:
+        """The memories that a query finds, best first."""
+        return list(self._json("GET", "/v1/memories", params={"query": query, "limit": 20})["data"])
+
+    def remember(self, text: str) -> dict[str, Any]:
+        """State something to remember; returns the memory."""
+        return self._json("POST", "/v1/memories", {"text": text})
+
+    def forget(
+        self, *, ids: Sequence[str] | None = None, query: str | None = None, dry_run: bool = False
+    ) -> dict[str, Any]:
+        """Forget memories by their ids, or those that hold all words of a query; ``dry_run`` only finds them."""
+        body = {"dry_run": dry_run, **({"query": query} if ids is None else {"ids": list(ids)})}
+        return self._json("POST", "/v1/memories/forget", body)
 
     def stream(self, model: str, messages: Sequence[Message], **sampling: Any) -> Iterator[Chunk]:
         """Ask for a reply and yield it piece by piece. Closing the iterator stops the generation."""
@@ -93,9 +127,11 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _json(
+        self, method: str, path: str, body: dict[str, Any] | None = None, params: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         try:
-            response = self._http.request(method, path, json=body)
+            response = self._http.request(method, path, json=body, params=params)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if response.status_code >= 400:
@@ -126,10 +162,10 @@ def _chunks(lines: Iterator[str]) -> Iterator[Chunk]:
         event = json.loads(data)
         if "error" in event:
             raise FamiliarError(str(event["error"].get("message", event["error"])))
-        notice = (event.get("familiar") or {}).get("notice")
+        told = event.get("familiar") or {}
         for choice in event.get("choices", []):
             text = choice.get("delta", {}).get("content") or ""
-            yield Chunk(event["id"], text, choice.get("finish_reason"), notice)
+            yield Chunk(event["id"], text, choice.get("finish_reason"), told)
 
 
 def _error(response: httpx.Response) -> FamiliarError:

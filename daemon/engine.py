@@ -13,12 +13,13 @@ shape, and logits may differ in their last bits. A reply can then differ where t
 and so can the reply to a repeated seed.
 """
 
+import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familiar.daemon.adapter_cache import AdapterKey, check_adapter
-from familiar.daemon.embedder import Embedder
+from familiar.daemon.embedder import Embedder, embedder_name
 from familiar.daemon.engine_options import DEFAULTS, EngineOptions
 from familiar.daemon.engine_stats import Counters, EngineStats
 from familiar.daemon.generation import Chunk, Event, Generation, Usage
@@ -39,8 +40,10 @@ from familiar.daemon.slots import Family, Owner, Request
 from familiar.daemon.template import CHATML, ChatTemplate, encode_prompt
 from familiar.daemon.template_messages import template_messages
 from familiar.daemon.tool_formats import ToolFormat, detect
-from familiar.memory.errors import Busy, InvalidInput
+from familiar.memory.errors import BadFile, Busy, InvalidInput
 from familiar.memory.types import Message
+
+log = logging.getLogger("familiar")
 
 __all__ = ["Chunk", "Engine", "EngineBusy", "EngineClosed", "Generation", "ModelInfo", "Sampling", "Usage"]
 
@@ -89,9 +92,10 @@ class ModelInfo:
 
 @dataclass
 class _Embedding:
-    """Texts being embedded: ``batches`` evaluates the next of them, on the engine's thread."""
+    """Texts being embedded: ``groups`` are those still to do, each evaluated together on the engine's thread."""
 
-    batches: Iterator[list[NDArray[np.float32]]]
+    embedder: Embedder
+    groups: deque[list[Sequence[int]]]
     vectors: list[NDArray[np.float32]] = field(default_factory=list)
     result: "Future[list[NDArray[np.float32]]]" = field(default_factory=Future)
 
@@ -117,8 +121,9 @@ class Engine:
         self.slots = options.slots
         self.queue_limit = options.queue_limit
         self._threads = options.threads
-        self._embedding_model = embedding_model
+        self.embedding_model = embedding_model
         self._embedder: Embedder | None = None
+        self._embedder_opening = threading.Lock()
         # Written by callers and read by the thread, under _changed:
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
@@ -140,7 +145,8 @@ class Engine:
     def open(cls, path: Path, options: EngineOptions = DEFAULTS, *, embedding_model: Path | None = None) -> "Engine":
         """Load a model and start its thread; raise BadFile when the file cannot be used, InvalidInput for an option.
 
-        ``embedding_model`` is the file that ``embed`` loads when it is first called; None is the model itself.
+        ``embedding_model`` is the file that ``embed`` loads when it is first called, or ``warm_embedder``; None is the
+        model itself.
         """
         path = Path(path)
         loaded = load(path, options)
@@ -297,29 +303,56 @@ class Engine:
             adapters_loaded=scheduler.adapters_loaded,
         )
 
-    def embed(self, inputs: Sequence[str | Sequence[int]]) -> tuple[list[NDArray[np.float32]], int]:
+    def embed(
+        self, inputs: Sequence[str | Sequence[int]], *, truncate: bool = False
+    ) -> tuple[list[NDArray[np.float32]], int]:
         """Return a vector of length 1 for each text or token sequence, shape (dimensions,), and their tokens in all.
 
-        Blocks until they are there; running replies go on meanwhile. Raises InvalidInput (``input``) for one that is
-        empty or too long, BadFile when the model gives no embeddings.
+        Blocks until they are there; running replies go on meanwhile, and so do other calls of this. ``truncate`` cuts
+        long texts to what the model is good for, and to what is quick. Raises InvalidInput (``input``) for an input
+        that is empty or too long, BadFile when the model gives no embeddings.
         """
         embedder = self._open_embedder()
         with self._vocab_use:
             self._check_open()
-            ids = [embedder.tokenise(each) if isinstance(each, str) else list(each) for each in inputs]
+            ids = [embedder.tokenise(each, cut=truncate) if isinstance(each, str) else list(each) for each in inputs]
         embedder.check(ids)
-        work = _Embedding(embedder.embed(ids))
+        if not ids:
+            return [], 0
+        work = _Embedding(embedder, deque(embedder.groups(ids)))
         with self._changed:
             self._check_open()
             self._embeddings.append(work)
             self._changed.notify()
         return work.result.result(), sum(map(len, ids))
 
+    @cached_property
+    def embedder_name(self) -> str:
+        """What says by which model a vector was made: its name and a hash, the same as long as its file is."""
+        return embedder_name(self.embedding_model or self.info.path)
+
+    @property
+    def embedding_dimensions(self) -> int:
+        """How many numbers a vector has. Loads the model, as ``embed`` does."""
+        return self._open_embedder().dimensions
+
+    def warm_embedder(self) -> None:
+        """Load the model that embeds, in the background, so that the first ``embed`` finds it ready."""
+        threading.Thread(target=self._warm_embedder, name="embedder", daemon=True).start()
+
+    def _warm_embedder(self) -> None:
+        try:
+            self.embed(["Hello"])
+        except EngineClosed:
+            pass
+        except BadFile as error:
+            log.warning("%s", error)
+
     def _open_embedder(self) -> Embedder:
-        with self._vocab_use:
+        with self._embedder_opening:
             self._check_open()
             if self._embedder is None:
-                model = Model(self._embedding_model) if self._embedding_model else self._model
+                model = Model(self.embedding_model) if self.embedding_model else self._model
                 self._embedder = Embedder(model, threads=self._threads)
             return self._embedder
 
@@ -335,7 +368,7 @@ class Engine:
             self._closing = True
             self._changed.notify()
         self._thread.join()
-        with self._vocab_use:
+        with self._embedder_opening, self._vocab_use:
             if self._embedder:
                 self._embedder.close()
                 if self._embedder.model is not self._model:
@@ -375,20 +408,21 @@ class Engine:
             self._hand_over()
 
     def _embed_some(self) -> None:
-        """Evaluate one batch of the embeddings that have waited longest."""
+        """Evaluate one group of the embeddings that have waited longest; what is left of them waits for the others."""
         if not self._embeddings:
             return
         work = self._embeddings[0]
         try:
-            vectors = next(work.batches, None)
+            work.vectors += work.embedder.evaluate(work.groups.popleft())
         except Exception as error:
+            self._embeddings.popleft()
             work.result.set_exception(error)
+            return
+        if work.groups:
+            self._embeddings.rotate(-1)
         else:
-            if vectors is not None:
-                work.vectors += vectors
-                return
+            self._embeddings.popleft()
             work.result.set_result(work.vectors)
-        self._embeddings.popleft()
 
     def _hand_over(self) -> None:
         for call in self._after_step:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from familiar.daemon.auth import Unauthorised
 from familiar.daemon.engine import EngineBusy, EngineClosed
+from familiar.daemon.wire_errors import described
 from familiar.memory import errors as our
 
 log = logging.getLogger("familiar")
@@ -101,34 +102,16 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     """What the wire types refused, as OpenAI does: 400, the first problem, and the field's name."""
     assert isinstance(error, RequestValidationError)  # for the type checker: registered for this type alone
     first = error.errors()[0]
-    where: Sequence[str | int] = first["loc"][1:] if first["loc"][:1] == ("body",) else first["loc"]
-    param, kind = _dotted(where), first["type"]
+    inside = first["loc"][:1] in (("body",), ("query",))
+    where: Sequence[str | int] = first["loc"][1:] if inside else first["loc"]
+    kind = first["type"]
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     is_json = content_type == "application/json" or content_type.endswith("+json")
-    status, code, message = 400, "invalid_value", f"{param}: {first['msg']}."
-    if kind == "refused":
-        message, code = first["ctx"]["message"], first["ctx"]["code"]
-        inner = first["ctx"]["param"].rpartition(".")[2]
-        param = f"{param}.{inner}" if where else inner
-    elif kind == "json_invalid":
+    status, param, code, message = 400, *described(first, where)
+    if kind == "json_invalid":
         param, code = None, "invalid_json"
         message = f"The body is not valid JSON: {first['ctx']['error']} at character {first['loc'][-1]}."
-    elif not where and not is_json and kind != "missing":
+    elif not where and not is_json and kind not in ("missing", "refused"):
         status, param, code = 415, None, "unsupported_media_type"
         message = f"The body is sent as {content_type or 'nothing'}: send JSON with Content-Type: application/json."
-    elif kind == "extra_forbidden":
-        code, message = "unknown_parameter", f"Unknown parameter: {param}. Leave it out."
-    elif kind == "missing":
-        code = "missing_required_parameter"
-        message = f"Missing required parameter: {param}." if param else "The request needs a JSON body."
-    elif not where:
-        param, message = None, "The body must be a JSON object."
     return JSONResponse(body(message, "invalid_request_error", param, code), status)
-
-
-def _dotted(where: Sequence[str | int]) -> str | None:
-    """A field's place as people write it: ``messages[0].content``."""
-    text = ""
-    for step in where:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text or None

@@ -59,3 +59,8 @@ def parse(model: str, versions: Sequence[int], *, adapter: bool) -> ModelChoice:
         raise UnknownModel(model, known)
     version = _VERSION.fullmatch(model)
     return ModelChoice(model, int(version[1]), memory=False) if version else _FIXED[model]
+
+
+def shows_memory(model: str) -> bool:
+    """Whether an id is one of those that are shown memories."""
+    return model in _FIXED and _FIXED[model].memory

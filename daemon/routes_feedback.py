@@ -1,18 +1,18 @@
-"""``/v1/feedback``, ``/v1/exchanges`` and ``/v1/memories``: what was said about replies, and what is remembered.
+"""``/v1/feedback`` and ``/v1/exchanges``: what was said about replies, and what they were made with.
 
 Each is the asking user's own: the id of somebody else's is answered as one that never was.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 
-from familiar.daemon import feedback_service, openapi
+from familiar.daemon import feedback_service, memory_service, openapi
 from familiar.daemon import schemas_own_replies as answered
-from familiar.daemon.schemas import FeedbackRequest
+from familiar.daemon.memory_objects import guess_object, memory_object, shown_objects
+from familiar.daemon.schemas import ConfirmRequest, FeedbackRequest
 from familiar.daemon.state import State
-from familiar.memory.errors import NotFound
-from familiar.memory.types import Exchange, Memory
+from familiar.memory.types import Exchange
 
 
 def router(state: State) -> APIRouter:
@@ -33,55 +33,43 @@ def router(state: State) -> APIRouter:
             "id": signal.feedback.id,
             "kind": signal.feedback.kind,
             "completion_id": signal.feedback.exchange_id,
-            "memories": [_memory(memory) for memory in signal.memories],
+            "memories": [memory_object(memory) for memory in signal.memories],
             "created": int(signal.feedback.created_at),
         }
+
+    @routes.get("/v1/feedback", response_model=None, responses=openapi.replies(answered.GuessList, 400))
+    def list_pending(user: User, state_: Annotated[Literal["pending"], Query(alias="state")]) -> dict[str, Any]:
+        """List what was read from what the user did and waits for a yes or a no, oldest first."""
+        return {"object": "list", "data": [guess_object(each) for each in state.store.pending(user)]}
+
+    @routes.post(
+        "/v1/feedback/{feedback_id}/confirm",
+        response_model=None,
+        responses=openapi.replies(answered.SettledGuess, 400, 404, 415, 503, 507),
+    )
+    def confirm_feedback(feedback_id: str, user: User, confirmed: ConfirmRequest | None = None) -> dict[str, Any]:
+        """Agree to a guess, in other words if need be. It is remembered when this answers."""
+        text = confirmed.text if confirmed else None
+        signal = feedback_service.confirm(state.store, user, feedback_id, state.clock(), text=text)
+        return {**guess_object(signal.feedback), "memories": [memory_object(memory) for memory in signal.memories]}
+
+    @routes.post(
+        "/v1/feedback/{feedback_id}/dismiss",
+        response_model=None,
+        responses=openapi.replies(answered.SettledGuess, 400, 404, 503, 507),
+    )
+    def dismiss_feedback(feedback_id: str, user: User) -> dict[str, Any]:
+        """Say no to a guess. The same is not guessed again."""
+        return {**guess_object(feedback_service.dismiss(state.store, user, feedback_id)), "memories": []}
 
     @routes.get("/v1/exchanges/{completion_id}", response_model=None, responses=openapi.replies(answered.Exchange, 404))
     def get_exchange(completion_id: str, user: User) -> dict[str, Any]:
         """Show what was sent, what was answered, and what the reply was made with."""
         exchange = state.store.exchange(user, completion_id)
-        return _exchange(exchange, _remembered(state, exchange))
-
-    @routes.get("/v1/memories", response_model=None, responses=openapi.replies(answered.MemoryList))
-    def list_memories(user: User) -> dict[str, Any]:
-        """List what is remembered, oldest first."""
-        return {"object": "list", "data": [_memory(memory) for memory in state.store.memories(user)]}
-
-    @routes.delete(
-        "/v1/memories/{memory_id}",
-        response_model=None,
-        responses=openapi.replies(answered.MemoryDeleted, 404, 503, 507),
-    )
-    def delete_memory(memory_id: str, user: User) -> dict[str, Any]:
-        """Forget one memory; the next request no longer gets it."""
-        state.store.delete_memory(user, memory_id)
-        return {"object": "memory.deleted", "id": memory_id, "deleted": True}
+        remembered = memory_service.known(state.store, user, exchange.memory_ids)
+        return _exchange(exchange, shown_objects(exchange, remembered))
 
     return routes
-
-
-def _memory(memory: Memory) -> dict[str, Any]:
-    return {
-        "object": "memory",
-        "id": memory.id,
-        "kind": memory.kind,
-        "text": memory.text,
-        "prompt": memory.prompt,
-        "feedback_id": memory.feedback_id,
-        "created": int(memory.created_at),
-    }
-
-
-def _remembered(state: State, exchange: Exchange) -> list[dict[str, Any]]:
-    """The memories that the reply was made with; of those forgotten since, only the id is left."""
-    memories: list[dict[str, Any]] = []
-    for memory_id in exchange.memory_ids:
-        try:
-            memories.append(_memory(state.store.memory(exchange.user_id, memory_id)))
-        except NotFound:
-            memories.append({"object": "memory", "id": memory_id, "deleted": True})
-    return memories
 
 
 def _exchange(exchange: Exchange, memories: list[dict[str, Any]]) -> dict[str, Any]:
@@ -94,6 +82,7 @@ def _exchange(exchange: Exchange, memories: list[dict[str, Any]]) -> dict[str, A
         "completion": exchange.completion,
         "finish_reason": exchange.finish_reason,
         "adapter_version": exchange.adapter_version,
+        "conversation_id": exchange.conversation_id,
         "memories": memories,
         "sampling": dict(exchange.sampling),
         "usage": {

@@ -149,3 +149,9 @@ class FeedbackRequest(Wire):
     preferred: str | None = None
     rule: str | None = None
     note: Annotated[str, Field(description="a rule that explains what was said about the reply")] | None = None
+
+
+class ConfirmRequest(Wire):
+    """``POST /v1/feedback/{id}/confirm``."""
+
+    text: Annotated[str | None, Field(description="what to remember, in other words than the guess")] = None

@@ -6,24 +6,80 @@ from pydantic import Field
 
 from familiar.daemon.schemas_replies import AssistantToolCall, Maybe, Reply
 
+MemoryKind = Literal["rule", "fact", "example"]
+Scope = Literal["always", "related", "conversation"]
+Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "meaning", "words and meaning"]
+
 
 class Memory(Reply):
-    """One thing that the model is shown again: a rule as it was said, or a prompt with the reply that was wanted."""
+    """One thing that the model is shown again: a rule or fact as it was said, or a prompt with the reply wanted."""
 
     object: Literal["memory"]
     id: str
-    kind: Literal["rule", "example"]
+    kind: MemoryKind
     text: str
     prompt: Annotated[str | None, Field(description="of an example: the message that it answers")]
-    feedback_id: str | None
-    created: int
+    scope: Annotated[Scope, Field(description="which requests it applies to")]
+    conversation_id: Annotated[str | None, Field(description="where it was said; so scoped, where it applies")]
+    pinned: Annotated[bool, Field(description="shown with every request, before others, and never evicted")]
+    state: Annotated[Literal["active", "superseded", "evicted"], Field(description="only active ones are shown")]
+    superseded_by: Annotated[str | None, Field(description="the memory that took its place")]
+    source: Annotated[str, Field(description="which door it came through: api, cli, chat, history, inbox, import")]
+    feedback_id: Annotated[str | None, Field(description="what last stated it")]
+    created: Annotated[int, Field(description="when it was last stated")]
+    ended: Annotated[int | None, Field(description="when it stopped being active")]
+    uses: Annotated[int, Field(description="how often it was put into a prompt")]
+    last_used: int | None
+
+
+class ListedMemory(Memory):
+    """A memory in a list; one that was searched for has a score."""
+
+    score: Annotated[Maybe[float], Field(description="how well it was found; higher is better")] = None
 
 
 class MemoryList(Reply):
-    """What is remembered, oldest first."""
+    """A page of what is remembered, oldest first; or what a search found, best first."""
 
     object: Literal["list"]
-    data: list[Memory]
+    data: list[ListedMemory]
+    first_id: str | None
+    last_id: Annotated[str | None, Field(description="what the next page comes after")]
+    has_more: bool
+
+
+class MemoryUse(Reply):
+    """A reply that a memory was shown for, and why."""
+
+    completion_id: str
+    created: int
+    model: str
+    prompt: Annotated[str, Field(description="the user's last message")]
+    reason: Reason
+    score: Annotated[float | None, Field(description="how well it matched; null: nothing was compared")]
+    why: Annotated[str, Field(description="the reason in words")]
+
+
+class MemoryDetail(Memory):
+    """One memory with all that is known of it."""
+
+    completion_id: Annotated[str | None, Field(description="the reply that it was said about")]
+    history: Annotated[list[Memory], Field(description="what took each other's place, oldest first; itself too")]
+    shown_in: Annotated[list[MemoryUse], Field(description="the last replies that it was shown for, newest first")]
+
+
+class ForgetReport(Reply):
+    """What forgetting came to: the rows that went, and where else the text was taken out."""
+
+    memory_ids: Annotated[list[str], Field(description="more than were named, where others go with them")]
+    feedback_ids: Annotated[list[str], Field(description="the feedback that had made them")]
+    redacted_exchanges: int
+    redacted_rows: Annotated[int, Field(description="of other tables")]
+    cleaned_backups: int
+    cleaned_files: int
+    adapter_versions: Annotated[list[int], Field(description="trained on what is gone; they keep what they learned")]
+    left: Annotated[list[str], Field(description="files that could not be cleaned, each with the reason")]
+    finished: Annotated[bool, Field(description="false: free space still holds text, until the store is next opened")]
 
 
 class MemoryDeleted(Reply):
@@ -32,6 +88,24 @@ class MemoryDeleted(Reply):
     object: Literal["memory.deleted"]
     id: str
     deleted: Literal[True]
+    report: ForgetReport
+
+
+class MemoriesForgotten(Reply):
+    """What was forgotten or, with ``dry_run``, would be."""
+
+    object: Literal["memory.forgotten"]
+    dry_run: bool
+    data: Annotated[list[Memory], Field(description="those that were named, or that the query matched")]
+    report: Annotated[ForgetReport | None, Field(description="null where nothing was forgotten")]
+
+
+class ShownMemory(Memory):
+    """A memory that a reply was made with, as it is now."""
+
+    reason: Reason
+    score: float | None
+    why: str
 
 
 class ForgottenMemory(Reply):
@@ -39,7 +113,22 @@ class ForgottenMemory(Reply):
 
     object: Literal["memory"]
     id: str
-    deleted: Literal[True]
+    state: Literal["forgotten"]
+    reason: Reason
+    score: float | None
+    why: str
+
+
+class ExchangeWhy(Reply):
+    """Which memories a reply was made with, and why."""
+
+    object: Literal["exchange.why"]
+    id: str
+    created: int
+    model: str
+    adapter_version: int | None
+    prompt: Annotated[str, Field(description="the user's last message")]
+    memories: list[ShownMemory | ForgottenMemory]
 
 
 class Feedback(Reply):
@@ -51,6 +140,32 @@ class Feedback(Reply):
     completion_id: str | None
     memories: list[Memory]
     created: int
+
+
+class Guess(Reply):
+    """What was read from what the user did; while it is pending it waits for a yes or a no, and teaches nothing."""
+
+    object: Literal["feedback"]
+    id: str
+    kind: Literal["correction", "rating", "preference", "rule", "regeneration", "rebuttal"]
+    state: Literal["pending", "active", "dismissed"]
+    text: Annotated[str | None, Field(description="what will be remembered if the user agrees")]
+    completion_id: str | None
+    source: str
+    created: int
+
+
+class SettledGuess(Guess):
+    """A guess that the user answered, and what is remembered by it."""
+
+    memories: list[Memory]
+
+
+class GuessList(Reply):
+    """The guesses that wait for an answer, oldest first."""
+
+    object: Literal["list"]
+    data: list[Guess]
 
 
 class LoggedMessage(Reply):
@@ -82,7 +197,8 @@ class Exchange(Reply):
     completion: str
     finish_reason: Literal["stop", "length", "tool_calls", "cancelled", "error"]
     adapter_version: int | None
-    memories: list[Memory | ForgottenMemory]
+    conversation_id: Annotated[str | None, Field(description="requests that go on from one another share it")]
+    memories: list[ShownMemory | ForgottenMemory]
     sampling: Annotated[
         dict[str, float | int | str | None],
         Field(description="the sampling values that the request gave; structured ones as JSON text"),

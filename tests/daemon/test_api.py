@@ -17,7 +17,9 @@ from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.reply import Text
 from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.served_adapters import ServedAdapters
+from familiar.daemon.signal_service import SignalService
 from familiar.memory.errors import NoSpace
+from familiar.memory.recall import Recaller
 from familiar.memory.types import Exchange
 
 HI = [{"role": "user", "content": "Hello there, how are you?"}]
@@ -60,7 +62,8 @@ def test_a_reply_is_a_chat_completion(service: Any) -> None:
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + 6
     told = reply.model_extra["familiar"]
     timings = told.pop("timings")
-    assert told == {"adapter_version": None, "memories": [], "trimmed_messages": 0, "notice": None}
+    assert told.pop("learned") == told.pop("pending") == told.pop("memories") == []
+    assert told == {"adapter_version": None, "trimmed_messages": 0, "notice": None}
     assert set(timings) == {"queued_ms", "prompt_ms", "predicted_ms"}
     assert all(value > 0 for value in timings.values())
 
@@ -169,7 +172,16 @@ def test_a_full_disk_costs_the_log_and_not_the_reply(engine: Engine, service: An
     store: Any = Full()
     adapters = ServedAdapters(store, data_dir, lambda: file_sha256(engine.info.path))
     outbox, workers = service.parts.outbox, service.parts.workers
-    chat = ChatService(store, engine, adapters, outbox, workers, memory_budget_tokens=0)
+    chat = ChatService(
+        store,
+        engine,
+        adapters,
+        outbox,
+        workers,
+        Recaller(store),
+        SignalService(store, time.time),
+        memory_budget_tokens=0,
+    )
     request = ChatRequest.model_validate({"model": "familiar", "messages": HI, "max_tokens": 3})
 
     async def read() -> list[Any]:
@@ -276,9 +288,12 @@ def test_a_forgotten_memory_is_not_shown_again(service: Any) -> None:
     listed = service.http.get("/v1/memories").json()["data"]
     assert [memory["text"] for memory in listed] == ["Always use metric units."]
     deleted = service.http.delete(f"/v1/memories/{rule['id']}").json()
-    assert deleted == {"object": "memory.deleted", "id": rule["id"], "deleted": True}
+    assert (deleted["object"], deleted["id"], deleted["deleted"]) == ("memory.deleted", rule["id"], True)
+    assert deleted["report"]["memory_ids"] == [rule["id"]]
     assert ask(service, "familiar").model_extra["familiar"]["memories"] == []
-    assert exchange(service, before.id)["memories"] == [{"object": "memory", "id": rule["id"], "deleted": True}]
+    (shown,) = exchange(service, before.id)["memories"]
+    assert (shown["id"], shown["state"]) == (rule["id"], "forgotten")
+    assert "text" not in shown
 
 
 def test_memories_that_leave_no_room_are_left_out(serve: Any, data_dir: Path, model_path: Path) -> None:

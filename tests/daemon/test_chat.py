@@ -1,6 +1,7 @@
 """The terminal chat over piped stdin, against a real service."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from familiar.daemon import local_service
 from familiar.daemon.client import Client
 from familiar.memory.store import Store
+from familiar.memory.types import Memory
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,66 @@ def test_ratings_and_rules_are_stored(service: list[str], folder: Path) -> None:
     assert "Call me Skipper." in rules
 
 
+def test_what_is_remembered_is_stated_listed_and_forgotten(service: list[str], folder: Path) -> None:
+    shown = chat(
+        service,
+        "/remember My sister Wilhelmina lives in Ghent.",
+        "/memories Wilhelmina",
+        "/forget the sister Wilhelmina",
+        "n",
+        "/forget the sister Wilhelmina",
+        "y",
+        "/forget Wilhelmina",
+        "/memories volcano",
+    ).splitlines()
+    assert shown[0] == "Remembered: My sister Wilhelmina lives in Ghent."
+    assert shown[1].split()[:2] == ["id", "score"]
+    assert shown[2].endswith("My sister Wilhelmina lives in Ghent.")
+    assert shown[3:] == [
+        "  My sister Wilhelmina lives in Ghent.",
+        "Nothing was forgotten.",
+        "  My sister Wilhelmina lives in Ghent.",
+        "Forgotten.",
+        "Nothing that is remembered holds all of these words.",
+        "Nothing that is remembered has to do with it.",
+    ]
+    with Store.open(folder / "familiar.db") as store:
+        assert all("Wilhelmina" not in memory.text for memory in store.memories(store.default_user()))
+
+
+def test_a_memory_is_forgotten_by_the_beginning_of_its_id(service: list[str], folder: Path) -> None:
+    with Store.open(folder / "familiar.db") as store:
+        user = store.default_user()
+        store.put_memory(Memory("mem-zzz12345", user, 1.0, "fact", "Oslo is where Bo lives."), 1.0)
+    shown = chat(service, "/forget mem-zzz", "yes", "/forget mem-zzz", "/forget")
+    assert "  Oslo is where Bo lives.\nForgotten.\n" in shown
+    assert 'No memory has an id that begins with "mem-zzz": /memories lists them.' in shown
+    assert "/forget needs an id" in shown
+    assert "Nothing was forgotten." in chat(service, "/remember Bo lives in Bergen.", "/forget Bergen")  # input ends
+
+
+def test_why_says_the_reason_for_each_memory(service: list[str]) -> None:
+    shown = chat(service, "/rule Always answer politely.", "Hello, who are you?", "/why")
+    assert re.search(r"^  mem-\w+: Always answer politely\.\n    (applies always|is pinned)$", shown, re.MULTILINE)
+
+
+def test_a_guess_is_asked_about_and_answered(service: list[str], folder: Path) -> None:
+    shown = chat(service, "Tell me about the sea.", "Shorter, please.", "/no", "/yes")
+    (question,) = re.findall("^Shall I keep to this from now on: “(.+)”\\? /yes or /no$", shown, re.MULTILINE)
+    assert "Noted: I shall not." in shown
+    assert "There is nothing to say yes or no to" in shown
+    with Store.open(folder / "familiar.db") as store:
+        assert store.pending(store.default_user()) == []
+        assert question not in [memory.text for memory in store.memories(store.default_user())]
+    shown = chat(service, "Tell me about the sea.", "No, in French, please.", "/yes")
+    (question,) = re.findall("^Shall I keep to this from now on: “(.+)”\\? /yes or /no$", shown, re.MULTILINE)
+    assert f"Remembered: {question}\n" in shown
+
+
+def test_what_is_said_to_be_remembered_is_confirmed(service: list[str]) -> None:
+    assert "Remembered: My boat is called Argo.\n" in chat(service, "Remember that my boat is called Argo.")
+
+
 def test_another_model_can_be_chosen_and_a_wrong_one_is_explained(service: list[str], folder: Path) -> None:
     shown = chat(service, "/model familiar:base", "Hello", "/why", "/model gpt-9", "/model")
     assert "gpt-9 is not one of the service's models" in shown
@@ -90,10 +152,11 @@ def test_another_model_can_be_chosen_and_a_wrong_one_is_explained(service: list[
 
 
 def test_mistakes_are_explained_and_the_chat_goes_on(service: list[str]) -> None:
-    shown = chat(service, "/fix too early", "/rule", "/dance", "Hello", "/fix   ", ".", "/quit", "never asked")
+    lines = ("/fix too early", "/rule", "/remember", "/dance", "Hello", "/fix   ", ".", "/quit", "never asked")
+    shown = chat(service, *lines)
     assert "There is no reply yet" in shown
     assert "/dance is not a command: /help lists them." in shown
-    assert shown.count("familiar: ") == 4
+    assert shown.count("familiar: ") == 5
 
 
 def test_a_new_conversation_forgets_the_old_turns(service: list[str], folder: Path) -> None:

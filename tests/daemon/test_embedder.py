@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from familiar.daemon.embedder import embedder_name
 from familiar.daemon.engine import Engine, EngineClosed, Sampling
 from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import Model
-from familiar.memory.errors import InvalidInput
+from familiar.memory.errors import BadFile, InvalidInput
 from familiar.memory.types import Message
 
 ROUNDING = 2e-3  # of a vector of length 1: sums are taken in another order in batches of another shape
@@ -108,3 +109,61 @@ def test_closing_ends_embeddings_that_wait(model_path: Path) -> None:
         thread.join(timeout=30)
     assert not any(thread.is_alive() for thread in threads)
     assert len(ended) == 3
+
+
+def test_a_short_text_need_not_wait_for_many_long_ones(engine: Engine) -> None:
+    many = ["Owls fly by night. " * 20] * 30
+    done = threading.Event()
+
+    def embed_many() -> None:
+        engine.embed(many)
+        done.set()
+
+    thread = threading.Thread(target=embed_many)
+    thread.start()
+    while not engine._embeddings:
+        threading.Event().wait(0.001)
+    for _ in range(5):
+        engine.embed(["a"])
+    assert not done.is_set()
+    thread.join()
+
+
+def test_the_embedder_is_named_by_its_file(model_path: Path, tmp_path: Path, engine: Engine) -> None:
+    assert engine.embedder_name == embedder_name(model_path)
+    assert engine.embedder_name.startswith("Familiar Base@")
+    assert engine.embedding_dimensions == len(engine.embed(["a"])[0][0])
+    data = model_path.read_bytes()
+    names = set()
+    for file, content in {"same": data, "end": data[:-1] + bytes([data[-1] ^ 1]), "longer": data + b"\0"}.items():
+        (tmp_path / file).write_bytes(content)
+        names.add(embedder_name(tmp_path / file))
+    assert len(names) == 3
+    assert engine.embedder_name in names
+    (tmp_path / "odd.gguf").write_bytes(b"of another kind")
+    assert embedder_name(tmp_path / "odd.gguf").startswith("odd@")
+
+
+def test_it_is_loaded_in_the_background(model_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def warmed() -> None:
+        for thread in threading.enumerate():
+            if thread.name == "embedder":
+                thread.join()
+
+    with Engine.open(model_path, EngineOptions(slots=1, threads=1)) as engine:
+        engine.warm_embedder()
+        warmed()
+        assert engine._embedder is not None
+    (tmp_path / "damaged.gguf").write_bytes(b"GGUF")
+    with Engine.open(
+        model_path, EngineOptions(slots=1, threads=1), embedding_model=tmp_path / "damaged.gguf"
+    ) as engine:
+        engine.warm_embedder()
+        warmed()
+        assert "damaged.gguf could not be loaded" in caplog.text
+        with pytest.raises(BadFile, match="could not be loaded"):
+            engine.embed(["a"])
+    engine = Engine.open(model_path, EngineOptions(slots=1, threads=1))
+    engine.warm_embedder()
+    engine.close()
+    warmed()

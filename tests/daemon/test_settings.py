@@ -176,8 +176,9 @@ def test_a_boolean_may_be_spelt_in_several_ways_in_the_environment(text: str, va
     assert settings.load({}, {"FAMILIAR_MLOCK": text}).mlock is value
 
 
-def test_a_text_whose_default_is_none_may_be_empty(tmp_path: Path) -> None:
-    assert settings.load({}, {}, written(tmp_path, "embedding_model = ''")).embedding_model == ""
+def test_a_text_may_not_be_empty(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="embedding_model"):
+        settings.load({}, {}, written(tmp_path, "embedding_model = ''"))
 
 
 def test_every_setting_is_documented_with_its_variable_default_and_meaning() -> None:

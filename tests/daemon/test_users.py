@@ -134,7 +134,7 @@ def test_once_there_is_a_key_every_route_asks_for_one(service: Any, data_dir: Pa
     key = made_key(familiar(data_dir, "users", "add", "bob"))
     for path, methods in paths.items():
         for method, operation in methods.items():
-            place = path.format(completion_id="chatcmpl-1", memory_id="mem-1", model_id="familiar")
+            place = path.format(completion_id="chatcmpl-1", feedback_id="fb-1", memory_id="mem-1", model_id="familiar")
             json_body = {"model": "familiar", "messages": [], "prompt": "", "input": ""}
             given = json_body if method == "post" else None
             response = service.http.request(method, place, json=given)
@@ -323,7 +323,7 @@ def test_each_command_works_for_the_user_that_it_is_given(data_dir: Path) -> Non
     assert "Mine." not in theirs
     assert ok(familiar(data_dir, "memory", "list", "--user", "me", env={"FAMILIAR_USER": "bob"})) == mine
     assert ok(familiar(data_dir, "memory", "list", env={"FAMILIAR_USER": ""})) == mine
-    memory_id = mine.split()[0]
+    memory_id = mine.splitlines()[1].split()[0]
     assert isinstance(failed(familiar(data_dir, "memory", "forget", memory_id, "--user", "bob")), NotFound)
     assert "Forgotten: Mine." in ok(familiar(data_dir, "memory", "forget", memory_id))
     facts = json.loads(ok(familiar(data_dir, "status", "--json", "--port", "1", "--user", "bob")))

@@ -104,5 +104,5 @@ def test_every_route_is_documented(live: Any, api_doc: str) -> None:
     routes = {
         f"{method.upper()} {re.sub(r'{.*?}', '{}', path)}" for path, methods in described.items() for method in methods
     }
-    named = {re.sub(r"{.*?}", "{}", each) for each in re.findall(r"`((?:GET|POST|DELETE) /[^`]*)`", api_doc)}
+    named = {re.sub(r"{.*?}", "{}", each) for each in re.findall(r"`((?:GET|POST|PATCH|DELETE) /[^`]*)`", api_doc)}
     assert named - {"GET /openapi.json"} == routes

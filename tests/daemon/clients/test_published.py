@@ -112,19 +112,24 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
         "POST", chat, 200, json={**CHAT, "model": "familiar", "seed": 1, "stop": ["x"], "logit_bias": {"7": 1}}
     )
     forgotten = second["familiar"]["memories"][0]
-    assert len(ask("GET", "/v1/memories", 200)["data"]) == 3
-    ask("DELETE", f"/v1/memories/{forgotten}", 200, route="/v1/memories/{memory_id}")
-    ask("DELETE", f"/v1/memories/{forgotten}", 404, route="/v1/memories/{memory_id}")
+    _ask_of_memories(ask, forgotten)
+    _ask_of_guesses(ask)
     exchange = "/v1/exchanges/{completion_id}"
     logged = ask("GET", f"/v1/exchanges/{second['id']}", 200, route=exchange)
-    assert {"object": "memory", "id": forgotten, "deleted": True} in logged["memories"]
+    assert forgotten in [each["id"] for each in logged["memories"] if each["state"] == "forgotten"]
     assert ask("GET", f"/v1/exchanges/{id}:1", 200, route=exchange)["completion"]
     ask("GET", "/v1/exchanges/chatcmpl-0", 404, route=exchange)
+    assert ask("GET", f"/v1/exchanges/{second['id']}/why", 200, route=f"{exchange}/why")["memories"]
+    ask("GET", "/v1/exchanges/chatcmpl-0/why", 404, route=f"{exchange}/why")
     # adapters
     ask("POST", "/v1/adapters/rollback", 404)
     _add_version(service)
     assert ask("GET", "/v1/adapters", 200)["current"] == 1
     assert ask("POST", "/v1/adapters/rollback", 200)["from"] == 1
+    # data
+    export = ask("GET", "/v1/data/export", 200)
+    assert ask("POST", "/v1/data/import", 200, content=export.encode())["added"] == {}
+    ask("POST", "/v1/data/import", 400, content=b"{}")
     # the rest
     ask("GET", "/v1/models", 200)
     ask("GET", "/v1/models/familiar:base", 200, route="/v1/models/{model_id}")
@@ -142,6 +147,57 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
         if status in ("200", "400", "404", "415")
     }
     assert published_routes - published.exercised == set()
+
+
+def _ask_of_guesses(ask: Published) -> None:
+    """Each route of the guesses, and a reply to a request that made one."""
+    one, chat = "/v1/feedback/{feedback_id}", "/v1/chat/completions"
+    for answer, other in (("confirm", "Shorter, please."), ("dismiss", "Not so formal.")):
+        about: list[dict[str, str]] = [{"role": "user", "content": f"Tell me of the sea and {answer}."}]
+        for turn in ("", other):
+            about += [{"role": "user", "content": turn}] if turn else []
+            reply = ask("POST", chat, 200, json={**CHAT, "model": "familiar", "messages": about})
+            about.append({"role": "assistant", "content": reply["choices"][0]["message"]["content"]})
+        (guess,) = reply["familiar"]["pending"]
+        waiting = ask("GET", "/v1/feedback", 200, params={"state": "pending"})["data"]
+        assert [each["id"] for each in waiting] == [guess["id"]]
+        path, route = f"/v1/feedback/{guess['id']}/{answer}", f"{one}/{answer}"
+        assert ask("POST", path, 200, route=route)["id"] == guess["id"]
+        ask("POST", path, 400, route=route)
+        ask("POST", f"/v1/feedback/fb-0/{answer}", 404, route=route)
+    text = {"content": b"{}", "headers": {"Content-Type": "text/plain"}}
+    ask("POST", "/v1/feedback/fb-0/confirm", 415, route=f"{one}/confirm", **text)
+    ask("GET", "/v1/feedback", 400, params={"state": "all"})
+    remembered = {**CHAT, "model": "familiar", "messages": [{"role": "user", "content": "Remember that I like tea."}]}
+    assert ask("POST", chat, 200, json=remembered)["familiar"]["learned"]
+
+
+def _ask_of_memories(ask: Published, shown: str) -> None:
+    """Each route of the memories; ``shown`` is one that a reply was made with, and is forgotten in the end."""
+    one = "/v1/memories/{memory_id}"
+    text: dict[str, Any] = {"content": b"{}", "headers": {"Content-Type": "text/plain"}}
+    assert len(ask("GET", "/v1/memories", 200)["data"]) == 3
+    assert ask("GET", "/v1/memories", 200, params={"query": "metric units"})["data"][0]["score"]
+    ask("GET", "/v1/memories", 400, params={"limit": 0})
+    ask("GET", "/v1/memories", 404, params={"after": "mem-0"})
+    stated = ask("POST", "/v1/memories", 200, json={"text": "Ann is a nurse.", "pinned": True})["id"]
+    ask("POST", "/v1/memories", 400, json={"text": ""})
+    ask("POST", "/v1/memories", 404, json={"text": "Be brief.", "conversation_id": "conv-0"})
+    ask("POST", "/v1/memories", 415, **text)
+    assert ask("GET", f"/v1/memories/{shown}", 200, route=one)["shown_in"]
+    ask("GET", "/v1/memories/mem-0", 404, route=one)
+    ask("PATCH", f"/v1/memories/{stated}", 200, route=one, json={"text": "Ann is a doctor."})
+    ask("PATCH", f"/v1/memories/{stated}", 400, route=one, json={})
+    ask("PATCH", "/v1/memories/mem-0", 404, route=one, json={"pinned": True})
+    ask("PATCH", f"/v1/memories/{stated}", 415, route=one, **text)
+    forget = "/v1/memories/forget"
+    assert ask("POST", forget, 200, json={"query": "Ann", "dry_run": True})["report"] is None
+    assert ask("POST", forget, 200, json={"ids": [stated]})["report"]["finished"]
+    ask("POST", forget, 400, json={})
+    ask("POST", forget, 404, json={"ids": ["mem-0"]})
+    ask("POST", forget, 415, **text)
+    ask("DELETE", f"/v1/memories/{shown}", 200, route=one)
+    ask("DELETE", f"/v1/memories/{shown}", 404, route=one)
 
 
 def _add_version(service: Any) -> None:
