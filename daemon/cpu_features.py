@@ -27,6 +27,8 @@ _FLAGS = {
 }
 """llama.cpp's names of instruction sets (``ggml_backend_cpu_get_features``) and Linux's."""
 
+_PLAIN = frozenset({0, 1, 30})
+"""ggml's F32, F16 and BF16."""
 _TILED = frozenset({2, 3, 8, 12, 13, 14, 23})
 """ggml's Q4_0, Q4_1, Q8_0, Q4_K, Q5_K, Q6_K and IQ4_XS: the types that it multiplies in AMX tiles."""
 
@@ -49,6 +51,15 @@ def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | N
 def missing_features(compiled: AbstractSet[str], flags: AbstractSet[str] | None) -> list[str]:
     """Return what llama.cpp was compiled for that the processor lacks, by llama.cpp's names; none when unknown."""
     return [] if flags is None else sorted(name for name in compiled if _FLAGS[name] not in flags)
+
+
+def kills_quantised(missing: Iterable[str], tensor_types: Iterable[int]) -> list[str]:
+    """Return which of the missing instruction sets llama.cpp would use on weights of these ggml types.
+
+    Its code for quantised weights takes whatever it was compiled for; only AMX does it ask the processor for.
+    """
+    quantised = any(kind not in _PLAIN for kind in tensor_types)
+    return [name for name in missing if name != "AMX_INT8"] if quantised else []
 
 
 def uses_amx(compiled: AbstractSet[str], flags: AbstractSet[str] | None) -> bool:

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon import repack_trial
-from familiar.daemon.cpu_features import compiled_features, processor_flags, uses_amx, uses_tiles
+from familiar.daemon.cpu_features import (
+    compiled_features,
+    kills_quantised,
+    missing_features,
+    processor_flags,
+    uses_amx,
+    uses_tiles,
+)
 from familiar.daemon.engine_options import KV_BYTES, default_threads
 from familiar.daemon.model_parts import model_parts
 from familiar.daemon.vocab import Vocab
@@ -28,6 +35,8 @@ from familiar.memory.errors import BadFile, InvalidInput
 log = logging.getLogger(__name__)
 
 BATCH_TOKENS = 512
+REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+"""What makes llama.cpp fit this processor."""
 """Most tokens in one decode, and in one physical batch: llama.cpp's own default for the latter."""
 OUTPUT_ROWS = 32
 """Prompt tokens whose logits are asked for in one batch, where a request wants the prompt's log-probabilities."""
@@ -97,12 +106,28 @@ def _may_repack(path: Path) -> bool:
     """Say whether llama.cpp may lay the weights out anew for this processor, as it does unless told otherwise."""
     if not uses_amx(compiled_features(system_info()), processor_flags()):
         return True
+    types = _tensor_types(path)
+    return types is not None and (not uses_tiles(types) or repack_trial.survives(path))
+
+
+def _tensor_types(path: Path) -> set[int] | None:
+    """The ggml types of a model's tensors, None where we cannot read what llama.cpp may."""
     try:
         headers = [read_header(part) for part in model_parts(path)]
-        tiled = uses_tiles(tensor.type for header in headers for tensor in header.tensors.values())
     except BadFile:
-        return False
-    return not tiled or repack_trial.survives(path)
+        return None
+    return {tensor.type for header in headers for tensor in header.tensors.values()}
+
+
+def _check_processor(path: Path) -> None:
+    missing = missing_features(compiled_features(system_info()), processor_flags())
+    killing = kills_quantised(missing, _tensor_types(path) or ()) if missing else []
+    if killing:
+        raise BadFile(
+            f"The model {path} has quantised weights, and llama-cpp-python was built for a processor with "
+            f"{', '.join(killing)}, which this one lacks: it would end the process. Build it here ({REINSTALL}), or "
+            "choose a file of 16-bit weights."
+        )
 
 
 def _check_magic(path: Path) -> None:
@@ -135,6 +160,7 @@ class Model:
     def __init__(self, path: Path, *, gpu_layers: int = 0, mmap: bool = True, mlock: bool = False) -> None:
         """``gpu_layers`` -1 is all of them; without a GPU in llama.cpp's build none of them is, whatever is said."""
         _check_magic(path)
+        _check_processor(path)
         params = c.llama_model_default_params()
         params.n_gpu_layers = gpu_layers
         params.load_mode = _LOAD_MODES[mmap, mlock]

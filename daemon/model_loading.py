@@ -21,7 +21,7 @@ from familiar.daemon.engine_options import (
     kv_bytes_per_token,
 )
 from familiar.daemon.free_memory import free_gpu_memory, free_memory
-from familiar.daemon.llama import BATCH_TOKENS, OUTPUT_ROWS, Context, Model, system_info
+from familiar.daemon.llama import BATCH_TOKENS, OUTPUT_ROWS, REINSTALL, Context, Model, system_info
 from familiar.daemon.model_parts import model_bytes
 from familiar.memory.errors import BadFile, InvalidInput
 
@@ -29,7 +29,6 @@ log = logging.getLogger("familiar")
 
 GIB = 1 << 30
 _FLASH_PARAMETERS = 100_000_000
-_REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ def flash_attention(model: Model, options: EngineOptions = DEFAULTS) -> str:
             "llama-cpp-python was built for another processor: this one lacks %s. Should the service end without a "
             "word, build it here: %s",
             ", ".join(missing),
-            _REINSTALL,
+            REINSTALL,
         )
     wanted = options.flash_attention == "on" or options.kv_is_quantised
     if options.flash_attention == "auto" and model.parameters >= _FLASH_PARAMETERS and not missing:
@@ -147,7 +146,7 @@ def flash_attention(model: Model, options: EngineOptions = DEFAULTS) -> str:
         reason = f"kv_type {options.kv_type}" if options.kv_is_quantised else "flash_attention on"
         raise InvalidInput(
             f"{reason} cannot be used: llama-cpp-python was built for a processor with {', '.join(missing)}, which "
-            f"this one lacks, and its flash attention would end the process. Build it here: {_REINSTALL}",
+            f"this one lacks, and its flash attention would end the process. Build it here: {REINSTALL}",
             "kv_type" if options.kv_is_quantised else "flash_attention",
         )
     return "on" if wanted else "off"

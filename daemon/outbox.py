@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Sequence
 from familiar.daemon.generation import Chunk, Event, Generation
 from familiar.memory.errors import Busy
 
-
 TOGETHER_S = 0.008
 """Tokens of a running reply are handed over this often at most: half a frame of a screen."""
 

@@ -1,6 +1,11 @@
 """How memories are put before the model. Pure.
 
-The built-in model is trained on exactly this block, so its wording is part of the format.
+The built-in model is trained on exactly this block, so its wording is part of the format. ``benchmarks/following.py``
+compares it with others, the same memories in each. A corrected example, as it is written here, is followed in 63 % of
+the requests; as ``When asked "…" say "…"`` in 57 %, as the reply alone in 41 %, as an earlier turn of the conversation
+in 19 %. Under a client's own system message, all memories are followed in 75 %, whether the block comes after its text
+or before; in a message before the last turn in 59 %, inside that turn in 54 %. Another header, or the best memory last,
+changes two replies of 183 at most.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,6 @@ from familiar.daemon.state import State
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.types import Memory
 
-
 _LOOKED_AT = 500
 """Memories that a search of one kind is chosen from."""
 

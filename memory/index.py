@@ -53,6 +53,11 @@ class MemoryIndex:
     def __len__(self) -> int:
         return len(self.seqs)
 
+    @property
+    def complete(self) -> bool:
+        """Whether every memory has a vector."""
+        return bool(self._has_vector.all())
+
     def refresh(self) -> None:
         """Take over what the store has changed since."""
         row = self._connection.first(
@@ -91,40 +96,36 @@ class MemoryIndex:
     def similarity(self, request: Vectors, positions: Positions) -> Vectors:
         """How alike the memories are to a centred request, less their hubness; shape (positions,).
 
-        About 0 is what the likest of other requests have, and 1 the same. A memory without a vector has -1.
+        About 0 is what the likest of other requests have, and 1 the same. A memory without a vector has NaN.
         """
         if not self._has_vector.any():
-            return np.full(len(positions), -1, np.float32)
+            return np.full(len(positions), np.nan, np.float32)
         alike: Vectors = self._vectors[positions].astype(np.float32) @ request - self._hubness[positions]
-        alike[~self._has_vector[positions]] = -1
+        alike[~self._has_vector[positions]] = np.nan
         return alike
 
     def _keep_only_active(self) -> None:
         rows = self._connection.read(
-            "SELECT seq FROM memories WHERE user_id = ? AND state = 'active' ORDER BY seq", (self._user_id,)
+            "SELECT m.seq, coalesce(c.seq, 0) AS said_in, v.background FROM memories AS m"
+            " LEFT JOIN conversations AS c ON c.id = m.conversation_id"
+            " LEFT JOIN memory_vectors AS v ON v.memory_seq = m.seq AND v.embedder = ?"
+            " WHERE m.user_id = ? AND m.state = 'active' ORDER BY m.seq",
+            (self._embedder, self._user_id),
         )
-        active = np.array([row[0] for row in rows], np.int64)
+        active = np.array([row["seq"] for row in rows], np.int64)
         kept = np.isin(self.seqs, active, assume_unique=True)
         # One that became active again lies between the others: what follows it is read anew.
         returned = np.setdiff1d(active, self.seqs[kept], assume_unique=True)
         if len(returned) and len(self.seqs):
             kept &= self.seqs < returned[0]
-        self.seqs, self.conversations = self.seqs[kept], self.conversations[kept]
-        self._hubness, self._has_vector = self._hubness[kept], self._has_vector[kept]
-        if self._embedder is not None and len(self._vectors):
+        self.seqs, self._hubness, self._has_vector = self.seqs[kept], self._hubness[kept], self._has_vector[kept]
+        if len(self._vectors):
             held = len(kept)
             self._vectors, self._bits = self._vectors[:held][kept], self._bits[:, :held][:, kept]
-            self._forget_edited()
-
-    def _forget_edited(self) -> None:
-        # A memory whose text was edited has lost its vector.
-        rows = self._connection.read(
-            "SELECT m.seq FROM memories AS m LEFT JOIN memory_vectors AS v ON v.memory_seq = m.seq AND v.embedder = ?"
-            " WHERE m.user_id = ? AND m.state = 'active' AND v.memory_seq IS NULL",
-            (self._embedder, self._user_id),
-        )
-        positions, there = self.find(np.array([row[0] for row in rows], np.int64))
-        self._has_vector[positions[there]] = False
+        still = np.searchsorted(active, self.seqs)
+        self.conversations = np.array([row["said_in"] for row in rows], np.int64)[still]
+        # A memory that was edited has lost its vector, or has another one by now, which has another hubness.
+        self._has_vector &= np.array([row["background"] for row in rows], np.float32)[still] == self._hubness
 
     def _add_new(self) -> None:
         last = int(self.seqs[-1]) if len(self.seqs) else -1

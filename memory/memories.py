@@ -69,12 +69,12 @@ def by_seqs(connection: Connection, user_id: int, seqs: Sequence[int]) -> dict[i
 def standing(connection: Connection, user_id: int, conversation_id: str | None, limit: int) -> list[Memory]:
     """What is shown whatever is asked: pinned memories, those of scope always, and those of this conversation.
 
-    The pinned ones come first, then the newest.
+    The pinned ones come first, then those of this conversation, and of each the newest.
     """
     found = connection.read(
         "SELECT * FROM memories WHERE user_id = ? AND state = 'active' AND (scope <> 'related' OR pinned)"
         " AND (scope <> 'conversation' OR conversation_id = ?)"
-        " ORDER BY pinned DESC, created_at_s DESC, seq DESC LIMIT ?",
+        " ORDER BY pinned DESC, scope <> 'conversation', created_at_s DESC, seq DESC LIMIT ?",
         (user_id, conversation_id, limit),
     )
     return [rows.memory(row) for row in found]

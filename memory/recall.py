@@ -10,11 +10,13 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
-from familiar.memory import memories, shared_words, vectors
+from familiar.memory import memories, restating, shared_words, vectors
+from familiar.memory.errors import Busy, NoSpace
 from familiar.memory.index import MemoryIndex, Positions
 from familiar.memory.meaning import Background, Embed, Vectors
 from familiar.memory.store import Store
@@ -25,7 +27,7 @@ MEANING_WEIGHT = 0.8
 """What likeness of meaning counts beside shared words; both are at most 1."""
 NEIGHBOUR_WEIGHT = 0.45
 """What the score of a memory counts for those said before and after it in the same conversation."""
-RELEVANT_OF_TEN, RELEVANT_PER_FOLD, RELEVANT_RANGE = -0.05, 0.08, (-0.1, 0.4)
+RELEVANT_OF_TEN, RELEVANT_PER_FOLD, RELEVANT_RANGE = -0.05, 0.095, (-0.1, 0.4)
 """What ``_relevance`` must reach for one of ten memories to be shown, by how much more for each e-fold of memories, and
 the least and the most: the likest of many memories is more alike to a request that it has nothing to do with.
 ``benchmarks/recall.py`` measures what is let through, and what is kept out."""
@@ -33,6 +35,8 @@ RELEVANT_SHARE = 0.3
 """The share of words that is wanted without an embedder."""
 MAX_RELATED = 6
 """Memories shown because they have to do with the request, at most: more would drown the best of them."""
+LEAST_OF_BEST = 0.25
+"""What a memory must score beside the best one, to be shown with it: a small model takes the wrong one of two."""
 MAX_EXAMPLES = 2
 """Corrected examples among them; each is as long as a reply."""
 MAX_STANDING = 200
@@ -61,6 +65,7 @@ class Ranked:
     relevance: float
     words: float
     meaning: float | None
+    same_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ class _Scores:
     scores: list[float]
     relevance: list[float]
     words: list[float]
-    meanings: list[float]
+    meanings: list[float | None]
 
 
 class Recaller:
@@ -118,22 +123,35 @@ class Recaller:
         return vectors.embed_missing(self._store.connection, user_id, self._embed, self._background, limit=limit)
 
     def search(self, user_id: int, request: str, limit: int = 20) -> list[Ranked]:
-        """The user's active memories that share a word or a meaning with the request, best first."""
-        request = request[:_REQUEST_CHARACTERS]
-        vector = self.request_vector(user_id, request)
-        return [each for each in self.rank(user_id, request, vector, limit) if each.words or each.relevance >= 0]
+        """The user's active memories that share a word or a meaning with the request, best first.
+
+        Before them come the examples for the very same prompt.
+        """
+        same = [
+            Ranked(example, 1.0, 1.0, 1.0, None, same_prompt=True)
+            for example in restating.with_prompt(self._store.connection, user_id, request)
+            if same_words_key(example.prompt or "") == same_words_key(request)
+        ]
+        given = {each.memory.id for each in same}
+        request = _beginning(request)
+        ranked = self.rank(user_id, request, self.request_vector(user_id, request), limit)
+        found = [each for each in ranked if each.memory.id not in given and (each.words or each.relevance >= 0)]
+        return [*same, *found][:limit]
 
     def request_vector(self, user_id: int, request: str) -> Vectors | None:
         """What a request means, as it is compared; None without an embedder or a memory to compare it with."""
         if self._embed is None or self._background is None or not request.strip():
             return None
-        # What was said a moment ago applies to this very request.
-        self.prepare(user_id, limit=_AT_ONCE)
         index = self._index(user_id)
         with index.lock:
             index.refresh()
             if not len(index):
                 return None
+            complete = index.complete
+        if not complete:
+            # What was said a moment ago applies to this very request. A store that cannot be written can be searched.
+            with suppress(Busy, NoSpace):
+                self.prepare(user_id, limit=_AT_ONCE)
         vector: Vectors = self._background.request(self._embed([request]))[0]
         return vector
 
@@ -147,12 +165,8 @@ class Recaller:
         ranked = []
         columns = (found.seqs, found.scores, found.relevance, found.words, found.meanings)
         for seq, score, relevance, words, meaning in zip(*columns, strict=True):
-            memory = by_seq.get(seq)
-            if memory is None:
-                continue
-            if memory.prompt and same_words_key(memory.prompt) == same_words_key(request):
-                score, relevance, words = max(score, 1.0), 1.0, 1.0
-            ranked.append(Ranked(memory, score, relevance, words, meaning if vector is not None else None))
+            if seq in by_seq:
+                ranked.append(Ranked(by_seq[seq], score, relevance, words, meaning))
         return sorted(ranked, key=lambda each: (-each.score, -each.memory.created_at))
 
     def recall(
@@ -170,12 +184,12 @@ class Recaller:
         first, ``MAX_RELATED`` at most), then what applies always: what the message is about first, then the newest. One
         that does not fit is left out whole, and a later one that fits is still shown. Examples are shown last.
         """
-        request = request_text(messages)
-        ranked = {each.memory.id: each for each in self.search(user_id, request, limit=50)} if request else {}
+        found = _merged([self.search(user_id, request, limit=50) for request in requests_in(messages)])
+        ranked = {each.memory.id: each for each in found}
         chosen: list[tuple[Memory, Used]] = []
         tokens = 0
         standing = memories.standing(self._store.connection, user_id, conversation_id, MAX_STANDING)
-        for memory, reason in _in_turn(standing, list(ranked.values()), embedded=self.by_meaning):
+        for memory, reason in _in_turn(standing, found):
             if tokens >= budget_tokens:
                 break
             cost = count_tokens(memory)
@@ -208,11 +222,13 @@ class Recaller:
         positions = _with_neighbours(index, positions)
         scores = words = shares[positions]
         relevance = words - RELEVANT_SHARE
-        meanings = np.zeros(len(positions), np.float32)
+        meanings = np.full(len(positions), np.nan, np.float32)
         if vector is not None and self._background is not None:
             meanings = index.similarity(vector, positions)
-            scores = words + MEANING_WEIGHT * meanings
-            relevance = _relevance(words, meanings, self._background.strangers(vector)) - _wanted(len(index))
+            known = ~np.isnan(meanings)  # the others go by words until they have a vector
+            scores = (words + MEANING_WEIGHT * np.where(known, meanings, 0)).astype(np.float32)
+            strangers = self._background.strangers(vector)
+            relevance[known] = _relevance(words[known], meanings[known], strangers) - _wanted(len(index))
         scores = _supported(index, positions, scores)
         order = np.lexsort((-index.seqs[positions], -scores))[:limit]
         return _Scores(
@@ -220,18 +236,36 @@ class Recaller:
             scores[order].tolist(),
             relevance[order].tolist(),
             words[order].tolist(),
-            meanings[order].tolist(),
+            [None if math.isnan(each) else each for each in meanings[order].tolist()],
         )
 
 
-def request_text(messages: Sequence[Message]) -> str:
-    """What is asked for: the last user message, after the one before it where it says little by itself."""
+def requests_in(messages: Sequence[Message]) -> list[str]:
+    """What is to be searched for: the last user message, and where it says little, the one before it with it.
+
+    "And for two?" is about what was said before; "Who wrote Hamlet?" has as few words and is not.
+    """
     said = [turn["content"].strip() for turn in messages if turn["role"] == "user"]
-    if not said:
-        return ""
-    if len(said) > 1 and len(content_words(said[-1])) < _FEW_WORDS:
-        return f"{said[-2]}\n{said[-1]}"
-    return said[-1]
+    requests = [text for text in said[-1:] if text]
+    if requests and len(said) > 1 and len(content_words(said[-1])) < _FEW_WORDS:
+        requests.append(f"{_beginning(said[-2], _REQUEST_CHARACTERS // 2)}\n{said[-1]}")
+    return requests
+
+
+def _beginning(text: str, most: int = _REQUEST_CHARACTERS) -> str:
+    """The text up to so many characters, without the word that is cut in two there."""
+    return text if len(text) <= most else text[:most].rpartition(" ")[0] or text[:most]
+
+
+def _merged(searches: Sequence[Sequence[Ranked]]) -> list[Ranked]:
+    """What several searches found, each memory as the search says for which it is most relevant; best first."""
+    if len(searches) == 1:
+        return list(searches[0])
+    best: dict[str, Ranked] = {}
+    for match in (match for found in searches for match in found):
+        if match.memory.id not in best or match.relevance > best[match.memory.id].relevance:
+            best[match.memory.id] = match
+    return sorted(best.values(), key=lambda each: (not each.same_prompt, -each.score, -each.memory.created_at))
 
 
 def is_relevant(match: Ranked) -> bool:
@@ -239,9 +273,7 @@ def is_relevant(match: Ranked) -> bool:
     return match.relevance >= 0
 
 
-def _in_turn(
-    standing: Sequence[Memory], ranked: Sequence[Ranked], *, embedded: bool
-) -> Iterator[tuple[Memory, Reason]]:
+def _in_turn(standing: Sequence[Memory], ranked: Sequence[Ranked]) -> Iterator[tuple[Memory, Reason]]:
     """Each memory that applies, once, in the order in which they may take from the budget."""
     given: set[str] = set()
 
@@ -256,24 +288,33 @@ def _in_turn(
     for memory in standing:
         if memory.scope == "conversation" and once(memory):
             yield memory, "conversation"
-    related = [each for each in ranked if each.memory.scope == "related" and is_relevant(each)]
-    examples = 0
-    for match in related[:MAX_RELATED]:
-        examples += match.memory.kind == "example"
-        if (match.memory.kind != "example" or examples <= MAX_EXAMPLES) and once(match.memory):
+    relevant = [each for each in ranked if is_relevant(each)]
+    least = max((each.score for each in relevant), default=0.0) * LEAST_OF_BEST
+    shown = examples = 0
+    for match in relevant:
+        is_example = match.memory.kind == "example"
+        if match.score < least:
+            continue
+        if match.memory.scope != "related" or (is_example and examples == MAX_EXAMPLES):
+            continue
+        if shown < MAX_RELATED and once(match.memory):
+            shown += 1
+            examples += is_example
             yield match.memory, _reason(match)
-    place = {each.memory.id: place for place, each in enumerate(ranked) if is_relevant(each)}
-    for memory in sorted(standing, key=lambda each: place.get(each.id, len(place))):
+    for memory in (*(each.memory for each in relevant), *standing):
         if memory.scope == "always" and once(memory):
             yield memory, "always"
 
 
 def _reason(match: Ranked) -> Reason:
-    if match.words >= 1:
+    if match.same_prompt:
         return "same prompt"
-    by_meaning = match.meaning is not None and MEANING_WEIGHT * match.meaning >= match.score / 3
-    by_words = match.words >= match.score / 3
-    return "words and meaning" if by_meaning and by_words else "meaning" if by_meaning else "words"
+    if match.meaning is None:
+        return "words"
+    meaning = MEANING_WEIGHT * match.meaning
+    if not match.words or 2 * match.words < meaning:
+        return "meaning"
+    return "words" if 2 * meaning < match.words else "words and meaning"
 
 
 def _best(scores: Vectors, most: int) -> Positions:

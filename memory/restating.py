@@ -51,7 +51,7 @@ def alike(connection: Connection, memory: Memory) -> Memory | None:
 def _candidates(connection: Connection, memory: Memory) -> list[Memory]:
     """The active memories that ``memory`` may say again or contradict, by the index: never all of them are read."""
     if memory.kind == "example":
-        return _with_prompt(connection, memory)
+        return with_prompt(connection, memory.user_id, memory.prompt or "", but=memory.id)
     groups = [" AND ".join(quoted(word) for word in group) for group in contradiction.lookups(memory)]
     if not groups:
         return []
@@ -62,18 +62,21 @@ def _candidates(connection: Connection, memory: Memory) -> list[Memory]:
     return [rows.memory(row) for row in found]
 
 
-def _with_prompt(connection: Connection, memory: Memory) -> list[Memory]:
-    # The words of the prompt in their order. A prompt that is just these is the shortest of those that hold them.
-    phrase = words(memory.prompt or "")[:MAX_QUERY_WORDS]
+def with_prompt(connection: Connection, user_id: int, prompt: str, *, but: str = "") -> list[Memory]:
+    """The active examples with a prompt's words in their order, the shortest first; without the memory ``but``.
+
+    A prompt that is just these is the shortest of those that hold them.
+    """
+    phrase = words(prompt)[:MAX_QUERY_WORDS]
     if phrase:
         found = connection.read(
             f"{_MATCHING} AND m.kind = 'example' ORDER BY length(m.prompt), m.seq DESC LIMIT ?",
-            (f"prompt : {quoted(' '.join(phrase))}", memory.user_id, memory.id, _CANDIDATES),
+            (f"prompt : {quoted(' '.join(phrase))}", user_id, but, _CANDIDATES),
         )
     else:
         found = connection.read(
             "SELECT * FROM memories WHERE user_id = ? AND state = 'active' AND kind = 'example' AND prompt = ?",
-            (memory.user_id, memory.prompt),
+            (user_id, prompt),
         )
     return [rows.memory(row) for row in found]
 

@@ -161,7 +161,7 @@ CREATE TABLE background_vectors ( -- what many everyday requests mean, computed 
 CREATE TABLE memory_changes ( -- one row a user: counts up when a memory or its vector is added, changed or deleted
     user_id INTEGER PRIMARY KEY REFERENCES users(id) ON DELETE CASCADE,
     revision INTEGER NOT NULL,
-    removals INTEGER NOT NULL -- counts up when a memory stops being active or loses its vector
+    removals INTEGER NOT NULL -- counts up when a memory stops being active, loses its vector or changes conversation
 );
 CREATE TRIGGER users_ai AFTER INSERT ON users BEGIN
     INSERT INTO memory_changes (user_id, revision, removals) VALUES (new.id, 0, 0);
@@ -185,7 +185,8 @@ CREATE TRIGGER memories_au AFTER UPDATE OF text, prompt ON memories BEGIN
     DELETE FROM memory_vectors WHERE memory_seq = old.seq;
     UPDATE memory_changes SET revision = revision + 1, removals = removals + 1 WHERE user_id = new.user_id;
 END;
-CREATE TRIGGER memories_state AFTER UPDATE OF state ON memories WHEN old.state <> new.state BEGIN
+CREATE TRIGGER memories_state AFTER UPDATE OF state, conversation_id ON memories
+WHEN old.state <> new.state OR old.conversation_id IS NOT new.conversation_id BEGIN
     UPDATE memory_changes SET revision = revision + 1, removals = removals + 1 WHERE user_id = new.user_id;
 END;
 CREATE TRIGGER memory_vectors_ai AFTER INSERT ON memory_vectors BEGIN

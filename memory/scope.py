@@ -13,7 +13,7 @@ from familiar.memory.types import MemoryKind, Scope
 
 def kind_of(text: str) -> Literal["rule", "fact"]:
     """An instruction, a preference or a bare phrase ("Full sentences, please") is a rule; a description is a fact."""
-    said = plain(text[:_MOST_CHARS])
+    said = _unquoted(plain(text[:_MOST_CHARS]))
     if _is_instruction(said) or _TASTE.match(said) or not _is_description(said):
         return "rule"
     return "fact"
@@ -27,7 +27,7 @@ def default_scope(kind: MemoryKind, text: str) -> Scope:
     """
     if kind != "rule":
         return "related"
-    said = plain(text[:_MOST_CHARS])
+    said = _unquoted(plain(text[:_MOST_CHARS]))
     if _is_bound(said):
         return "related"
     if _is_instruction(said):
@@ -53,8 +53,15 @@ def is_of_replies(said: str) -> bool:
     return _is_instruction(said) or bool(_FIRST_PERSON.match(said) and _OF_REPLIES.search(said))
 
 
+def _unquoted(said: str) -> str:
+    """Without the words that replies are to hold, as in: end with "Is that all?"."""
+    return _QUOTED.sub('""', said)
+
+
 def _is_instruction(said: str) -> bool:
-    if _OUGHT.search(said) or _WANTS_OF_YOU.match(said):
+    if _OUGHT.search(said) or _WANTS_OF_YOU.match(said) or _WISH.match(said):
+        return True
+    if _YOUR_REPLIES_ARE.match(said) or (_FORM_IS.match(said) and _JUDGED.search(said)):
         return True
     return bool(_IMPERATIVE.match(_AFTER_CONDITION.sub("", said)))
 
@@ -87,7 +94,37 @@ _LEAD = re.compile(
 )
 """What may come before what is said, and changes nothing of it."""
 
+_QUOTED = re.compile(r'"[^"]*"|\u201c[^\u201d]*\u201d')
+
 _WANTS_OF_YOU = re.compile(r"i(?: do not| don't|'d| would)? ?(?:want|like|need|prefer|hate|love)\b.*\b(?:you|your)\b")
+
+_YOU_OR_REPLIES = (
+    r"(?:you|(?:(?:all|every|each|any|your|the|single) )*(?:answers?|repl(?:y|ies)|responses?|explanations?))\b"
+)
+_GLAD = (
+    r"(?:like|love|hate|prefer|mind|stand|enjoy|dislike|appreciate|glad|happy|grateful|pleased|thankful|nice|great|good|"
+    r"lovely|better|best)(?: it)?"
+)
+_WISH = re.compile(rf"(?:i|it|that)\b[\w' ]{{0,24}}\b{_GLAD} (?:if|when) {_YOU_OR_REPLIES}")
+"""As in "I would be glad if every answer ended with …", "It would be nice if you …"."""
+
+_YOUR_REPLIES_ARE = re.compile(
+    r"(?:your|all|every|each)(?: single)? (?:answers?|repl(?:y|ies)|responses?|explanations?)(?: always| all)? "
+    r"(?:is|are|ends?|starts?|begins?|opens?|closes?|comes?|has|have)\b"
+    r"(?! (?:not )?(?:wrong|incorrect|false|mistaken|right|correct|true|accurate)\b)"
+)
+"""What replies should be ("Each reply is labelled Note"), or should not ("Your answers are long")."""
+
+_FORM_IS = re.compile(
+    r"(?:(?:an?|one|two|three|four|five|just|only|single|full|whole|complete|short|shorter|long|longer|brief|plain|simple|"
+    r"simpler|numbered|bulleted|more|fewer|many) )*(?:answers|replies|responses|explanations|sentences?|paragraphs?|"
+    r"bullets?|bullet points?|lists|emojis?|exclamation (?:marks|points)|(?:capital|small) letters|digits|jargon|"
+    r"markdown) (?:is|are|will|would|works?|suits?|helps?|reads?|annoys?|bothers?|confuses?)\b"
+)
+_JUDGED = re.compile(
+    r"\b(?:me|i|enough|plenty|best|better|fine|ok|okay|easy|easier|hard|harder|too|good|nice|bad|annoying|confusing|do)\b"
+)
+"""The user's opinion, which makes of "A single sentence is …" a wish for single sentences."""
 
 _VERBS = _any("""
     use write reply answer respond keep be avoid stop call address sign start end begin finish include add give show
@@ -96,7 +133,7 @@ _VERBS = _any("""
     capitalize stick focus check remind greet close return think summarise summarize apologise apologize repeat
     number bold highlight express state count measure shorten expand follow ignore insert append prefix have let
     go get remove drop phrase word structure swear joke praise flatter lecture guess admit act pretend
-    present prioritise prioritize read take try warn switch turn send label name compare
+    present prioritise prioritize read take try warn switch turn send label name compare conclude wrap preface introduce
 """)
 
 _IMPERATIVE = re.compile(
@@ -123,6 +160,7 @@ _FIRST_PERSON = re.compile(r"(?:i|my|mine|we|our|me)\b")
 _OF_REPLIES = re.compile(
     r"\b(?:answers?|answered|repl(?:y|ies)|responses?|explanations?|explained|outputs?|sentences?|paragraphs?|"
     r"bullets?|bullet points?|bulleted|numbered lists?|emojis?|markdown|tone|wording|jargon|units?|spelling|"
+    r"exclamation (?:marks|points)|(?:capital|small) letters|(?:upper|lower)[ -]?case|contractions|abbreviations|slang|"
     r"(?:be|being) (?:called|addressed)|you|your|step by step|small talk)\b"
 )
 
@@ -143,7 +181,7 @@ _NO_CONDITION = re.compile(
     r"(?:if|when|whenever|unless)(?: ever)? you (?:can(?:not|'t)?|are (?:not sure|unsure|uncertain|able)|aren't sure|"
     r"do not know|don't know|reply|answer|respond|talk|speak|write to me|address me|refer)|"
     r"when (?:replying|answering|responding|talking|speaking|you're (?:unsure|not sure))(?: to me)?|"
-    r"(?:like|love|hate|prefer|mind|stand|enjoy|dislike) (?:it )?when you|"
+    rf"{_GLAD} (?:if|when) (?={_YOU_OR_REPLIES})|"
     r"unless (?:i|told|asked|otherwise)[^,.;]*)\b"
 )
 """Conditions that every request may meet."""

@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from familiar.memory.database import Connection
-from familiar.memory.index import MemoryIndex
+from familiar.memory.index import MemoryIndex, Positions
 from familiar.memory.meaning import Vectors, background_texts
 from familiar.memory.words import content_words, stem, words
 
@@ -38,17 +38,16 @@ def share(connection: Connection, index: MemoryIndex, request: str) -> Vectors:
     everyday, texts = _everyday_counts()
     total, read = 0.0, 0
     for count, word in rarest_first:
-        having = min(count, len(index)) + everyday[stem(word)]
+        here, positions = min(count, len(index)), np.zeros(0, np.int64)
+        if count and (not read or read + count <= ROWS):
+            positions = _having(connection, index, word)
+            read += count
+            # What others have said, and what has ended, makes a word no commoner for this user.
+            here = len(positions) if count <= ROWS else here
+        having = here + everyday[stem(word)]
         weight = math.log(1 + (len(index) + texts - having + 0.5) / (having + 0.5))
         total += weight
-        if not count or (read and read + count > ROWS):
-            continue
-        rows = connection.read(
-            "SELECT rowid FROM memories_fts WHERE memories_fts MATCH ? LIMIT ?", (_quoted(word), ROWS)
-        )
-        positions, there = index.find(np.array([row[0] for row in rows], np.int64))
-        scores[positions[there]] += weight
-        read += count
+        scores[positions] += weight
     if not total:
         return scores
     shared: Vectors = ((scores / total) ** POWER).astype(np.float32)
@@ -69,6 +68,15 @@ def _rows_with(connection: Connection, word: str) -> int:
         (_quoted(word), ROWS + 1),
     )
     return int(row[0]) if row else 0
+
+
+def _having(connection: Connection, index: MemoryIndex, word: str) -> Positions:
+    """The positions of the memories that hold a word: among the newest ``ROWS`` rows, where more do."""
+    rows = connection.read(
+        "SELECT rowid FROM memories_fts WHERE memories_fts MATCH ? ORDER BY rowid DESC LIMIT ?", (_quoted(word), ROWS)
+    )
+    positions, there = index.find(np.array([row[0] for row in rows], np.int64))
+    return positions[there]
 
 
 def _quoted(word: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familiar.memory import meaning
-from familiar.memory.database import Connection
+from familiar.memory.database import Connection, Row
 from familiar.memory.meaning import Background, Embed, Vectors
 
 SHIPPED = Path(__file__).parent / "everyday_vectors.npz"
@@ -80,7 +80,7 @@ def embed_missing(
             break
         vectors = embed([row["said"] for row in rows])
         hubness = seen_against.hubness(seen_against.statement(vectors))
-        _put(connection, embed.name, [row["seq"] for row in rows], vectors, hubness)
+        _put(connection, embed.name, rows, vectors, hubness)
         done += len(rows)
     return done
 
@@ -109,15 +109,15 @@ def read(
     )
 
 
-def _put(connection: Connection, embedder: str, seqs: Sequence[int], vectors: Vectors, hubness: Vectors) -> None:
+def _put(connection: Connection, embedder: str, rows: Sequence[Row], vectors: Vectors, hubness: Vectors) -> None:
     stored = vectors.astype(_STORED)
     with connection.write(durable=False) as transaction:
-        # A memory may have gone, or been embedded by another process, meanwhile.
+        # A memory may have gone, changed, or been embedded by another process, meanwhile.
         transaction.execute_many(
             "INSERT OR REPLACE INTO memory_vectors (memory_seq, embedder, vector, background)"
-            " SELECT seq, ?, ?, ? FROM memories WHERE seq = ?",
+            " SELECT seq, ?, ?, ? FROM memories WHERE seq = ? AND coalesce(prompt, text) = ?",
             [
-                (embedder, vector.tobytes(), float(hub), seq)
-                for seq, vector, hub in zip(seqs, stored, hubness, strict=True)
+                (embedder, vector.tobytes(), float(hub), row["seq"], row["said"])
+                for row, vector, hub in zip(rows, stored, hubness, strict=True)
             ],
         )

@@ -152,12 +152,13 @@ def _serve(data_dir: Path, engine: Engine, grace_s: float = server.GRACE_S, **fl
                 yield Service(url, parts, http, openai, stop)
         finally:
             stop()
+            parts.preparation.close()
             parts.workers.shutdown()
             parts.identify.close()
             store.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve() -> Callable[..., object]:
     """``with serve(data_dir, engine, **settings) as service:`` runs a service for a block."""
     return _serve

@@ -319,6 +319,13 @@ def run(household: Household, requests: int, swapping: int, seed: int) -> list[S
         return [said for task in [pool.submit(task) for task in tasks] for said in task.result()]
 
 
+@pytest.fixture
+def quiet_service(data_dir: Path, engine: Engine, serve: Any) -> Iterator[Any]:
+    """A service that learns nothing from what is said: the clients here make up turns, which are edits of replies."""
+    with serve(data_dir, engine, memory_signals="off") as running:
+        yield running
+
+
 def leaks_nothing(service: Any, adapter_saying: Trainer, *, users: int, requests: int, swapping: int) -> None:
     for word in ADAPTER_WORDS[: users + swapping]:
         adapter_saying(word)  # nothing is to be trained while requests run
@@ -342,10 +349,10 @@ def leaks_nothing(service: Any, adapter_saying: Trainer, *, users: int, requests
     assert (after.running, after.waiting) == (0, 0)
 
 
-def test_no_reply_has_another_users_words(service: Any, adapter_saying: Trainer) -> None:
-    leaks_nothing(service, adapter_saying, users=4, requests=80, swapping=1)
+def test_no_reply_has_another_users_words(quiet_service: Any, adapter_saying: Trainer) -> None:
+    leaks_nothing(quiet_service, adapter_saying, users=4, requests=80, swapping=1)
 
 
 @pytest.mark.slow
-def test_a_thousand_requests_of_twenty_users_leak_nothing(service: Any, adapter_saying: Trainer) -> None:
-    leaks_nothing(service, adapter_saying, users=20, requests=1000, swapping=5)
+def test_a_thousand_requests_of_twenty_users_leak_nothing(quiet_service: Any, adapter_saying: Trainer) -> None:
+    leaks_nothing(quiet_service, adapter_saying, users=20, requests=1000, swapping=5)

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,15 +12,19 @@ import pytest
 from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import quantize
 
-from familiar.daemon import model_loading
+from familiar.daemon import llama, model_loading
+from familiar.daemon.cpu_features import compiled_features, missing_features, processor_flags
 from familiar.daemon.engine_options import CHOICES, EngineOptions, default_threads
-from familiar.daemon.llama import Batch
+from familiar.daemon.llama import Batch, Model, system_info
 from familiar.daemon.model_facts import read_facts
 from familiar.daemon.model_loading import Loaded
 from familiar.daemon.model_parts import model_bytes, model_parts, part_names
 from familiar.memory.errors import BadFile, InvalidInput
 
 SMALL = EngineOptions(context_tokens=256, slots=1, threads=1)
+MISFIT = missing_features(compiled_features(system_info()), processor_flags())
+fits_processor = pytest.mark.skipif(bool(MISFIT), reason=f"llama.cpp was built for a processor with {MISFIT}")
+"""What would end the process where llama.cpp was built for another processor; that it is refused is tested anywhere."""
 
 
 @contextmanager
@@ -78,7 +83,10 @@ def test_every_automatic_value_is_filled_in(model_path: Path) -> None:
         assert parts.context.batch_tokens == 512
 
 
-@pytest.mark.parametrize("kv_type", CHOICES["kv_type"])
+@pytest.mark.parametrize(
+    "kv_type",
+    [pytest.param(kind, marks=fits_processor) if kind.startswith("q") else kind for kind in CHOICES["kv_type"]],
+)
 def test_every_type_of_cache_gives_the_same_likeliest_token(model_path: Path, kv_type: str) -> None:
     with loaded(model_path, SMALL) as parts:
         wanted = next_token(parts)
@@ -90,7 +98,7 @@ def test_every_type_of_cache_gives_the_same_likeliest_token(model_path: Path, kv
 @pytest.mark.parametrize(
     "options",
     [
-        EngineOptions(context_tokens=256, slots=1, threads=1, flash_attention="on"),
+        pytest.param(replace(SMALL, flash_attention="on"), marks=fits_processor),
         EngineOptions(context_tokens=256, slots=1, threads=1, mmap=False),
         EngineOptions(context_tokens=256, slots=1, threads=1, mlock=True),
         EngineOptions(context_tokens=256, slots=1, threads=1, batch_tokens=32),
@@ -113,7 +121,7 @@ def test_a_context_is_made_smaller_where_memory_is_short_and_that_is_said(
     monkeypatch.setattr(model_loading, "free_memory", lambda: free)
     with caplog.at_level(logging.WARNING, "familiar"), loaded(model_path, EngineOptions()) as parts:
         assert parts.options.context_tokens == 512
-    [record] = caplog.records
+    [record] = [each for each in caplog.records if "another processor" not in each.getMessage()]
     said = record.getMessage()
     assert said.startswith("The context is 512 tokens instead of 1024: 4 requests at once")
     assert "context_tokens" in said
@@ -121,7 +129,7 @@ def test_a_context_is_made_smaller_where_memory_is_short_and_that_is_said(
     caplog.clear()
     with loaded(model_path, EngineOptions(context_tokens=1024)) as parts:
         assert parts.options.context_tokens == 1024, "what is asked for is not second-guessed"
-    assert not caplog.records
+    assert all("another processor" in each.getMessage() for each in caplog.records)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +171,17 @@ def test_a_llama_cpp_for_another_processor_is_told_and_keeps_off_what_would_kill
             model_loading.load(model_path, options)
 
 
+def test_a_quantised_model_for_which_llama_cpp_was_not_built_here_is_refused(
+    rewrite: Callable[..., Path], model_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llama, "system_info", lambda: "CPU : AVX2 = 1 | AVX_VNNI = 1 | AMX_INT8 = 1 | ")
+    monkeypatch.setattr(llama, "processor_flags", lambda: frozenset({"avx2"}))
+    with pytest.raises(BadFile, match="built for a processor with AVX_VNNI, which this one lacks"):
+        Model(rewrite(quantised=True))
+    Model(model_path).close()  # its weights are of 16 bits
+
+
+@fits_processor
 def test_a_quantised_model_is_evaluated_in_batches(rewrite: Callable[..., Path], model_path: Path) -> None:
     """On a processor with AMX llama.cpp dies of this, unless told to leave the weights as they are."""
     with loaded(model_path, SMALL) as parts:

@@ -105,7 +105,9 @@ def test_a_service_is_found_answers_without_torch_and_ends_in_good_order(
     assert not file.exists()
     # ggml may complain of the CPU on its own account, before.
     assert url in process.lines[-1]
-    assert not any("Traceback" in line or line.startswith("familiar: ") for line in process.lines), process.lines
+    # llama-cpp-python may have been built for another processor, which is said.
+    said = [line for line in process.lines if "another processor" not in line]
+    assert not any("Traceback" in line or line.startswith("familiar: ") for line in said), process.lines
 
 
 def test_ctrl_c_ends_it_too(start: Callable[..., Process], data_dir: Path) -> None:

@@ -43,6 +43,18 @@ Don't tell me jokes
 Ask clarifying questions
 I don't like it when you apologise
 I prefer to be called Sam
+I would love it if you ended every single answer with "Onward, Skipper."
+I would be glad if every answer closed with the words Fair winds.
+It would be nice if you kept it brief
+Conclude each answer by asking "Does that help?"
+End with "See you at work"
+A single sentence is all that I want to read.
+One sentence is enough for me
+Bullets are easier for me.
+Short answers are best.
+Your replies are too long.
+Each reply is labelled Note
+I love exclamation marks, so use plenty of them.
 """.strip().splitlines()
 """Rules on how to reply in general."""
 
@@ -69,6 +81,8 @@ Anna is my sister
 Whenever I mention Tom, be kind
 I hate mushrooms
 I love jazz
+I would love it if you used grams in recipes
+I am happy when it rains
 """.strip().splitlines()
 """Bound to a kind of request, or about the user."""
 
@@ -89,6 +103,9 @@ My sister lives in Rome
 I am 40 years old
 The wifi password is abc
 Tom's phone number is 555
+The answer is 42
+Your answer is wrong, she lives in Oslo
+Emojis are small pictures
 """.strip().splitlines()
 
 

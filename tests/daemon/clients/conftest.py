@@ -51,7 +51,8 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """``python -m familiar.daemon serve`` on a free port, with a fresh data folder and no settings from outside."""
     folder = tmp_path_factory.mktemp("live")
     config, log = folder / "config.toml", folder / "log.txt"
-    config.write_text("", encoding="utf-8")
+    # The served model embeds, whether the sentence model is there or not.
+    config.write_text('embedding_model = "none"\n', encoding="utf-8")
     command = [sys.executable, "-m", "familiar.daemon", "serve", "--port", "0", "--threads", "1"]
     command += ["--data-dir", str(folder / "data"), "--config", str(config)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("FAMILIAR_")}

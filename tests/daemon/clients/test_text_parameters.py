@@ -118,7 +118,7 @@ def check_input(live: Any) -> None:
     texts = ["The cat sleeps.", "A much longer sentence about the weather in the mountains, " * 4, "yes"]
     batch = _vectors(live, input=texts)
     alone = np.concatenate([_vectors(live, input=each) for each in texts])
-    assert np.abs(batch - alone).max() < 1e-5
+    assert np.abs(batch - alone).max() < 5e-4
     assert np.allclose(np.linalg.norm(batch, axis=1), 1, atol=1e-6)
     again = _vectors(live, input=[texts[0], texts[0]])
     assert float(again[0] @ again[1]) == pytest.approx(1, abs=1e-6)
@@ -136,7 +136,7 @@ def check_input(live: Any) -> None:
 def test_tokens_are_embedded_as_their_text_is(live: Any, model: Model) -> None:
     tokens = model.vocab.tokenise("The cat sleeps.", around=True)
     assert np.array_equal(_vectors(live, input=tokens), _vectors(live, input="The cat sleeps."))
-    assert np.abs(_vectors(live, input=[tokens, tokens]) - _vectors(live, input="The cat sleeps.")).max() < 1e-5
+    assert np.abs(_vectors(live, input=[tokens, tokens]) - _vectors(live, input="The cat sleeps.")).max() < 5e-4
     with pytest.raises(openai.BadRequestError, match="token 99999"):
         _vectors(live, input=[99999])
 
