@@ -129,10 +129,11 @@ class MemoryIndex:
 
     def _add_new(self) -> None:
         last = int(self.seqs[-1]) if len(self.seqs) else -1
+        # The + keeps SQLite from going through all of the user's memories by another index.
         rows = self._connection.read(
             "SELECT m.seq, coalesce(c.seq, 0) AS said_in"
             " FROM memories AS m LEFT JOIN conversations AS c ON c.id = m.conversation_id"
-            " WHERE m.user_id = ? AND m.state = 'active' AND m.seq > ? ORDER BY m.seq",
+            " WHERE +m.user_id = ? AND +m.state = 'active' AND m.seq > ? ORDER BY m.seq",
             (self._user_id, last),
         )
         if not rows:

@@ -48,6 +48,8 @@ _REQUEST_CHARACTERS = 2000
 _SHORTLIST = 300
 _USERS = 64
 """Users whose memories are kept in memory."""
+_LOOKED_AT = 30
+"""The best matches, of which those that are relevant are shown."""
 _AT_ONCE = 8
 """Memories without a vector that are given one before a search; the rest are found by words until they have one."""
 
@@ -184,7 +186,7 @@ class Recaller:
         first, ``MAX_RELATED`` at most), then what applies always: what the message is about first, then the newest. One
         that does not fit is left out whole, and a later one that fits is still shown. Examples are shown last.
         """
-        found = _merged([self.search(user_id, request, limit=50) for request in requests_in(messages)])
+        found = _merged([self.search(user_id, request, limit=_LOOKED_AT) for request in requests_in(messages)])
         ranked = {each.memory.id: each for each in found}
         chosen: list[tuple[Memory, Used]] = []
         tokens = 0
@@ -289,7 +291,8 @@ def _in_turn(standing: Sequence[Memory], ranked: Sequence[Ranked]) -> Iterator[t
         if memory.scope == "conversation" and once(memory):
             yield memory, "conversation"
     relevant = [each for each in ranked if is_relevant(each)]
-    least = max((each.score for each in relevant), default=0.0) * LEAST_OF_BEST
+    best = max((each.score for each in relevant), default=0.0)
+    least = LEAST_OF_BEST * best if best > 0 else best  # a score may be below 0, and the best one is always shown
     shown = examples = 0
     for match in relevant:
         is_example = match.memory.kind == "example"

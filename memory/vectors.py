@@ -70,10 +70,11 @@ def embed_missing(
     done = 0
     while limit is None or done < limit:
         most = _TOGETHER if limit is None else min(_TOGETHER, limit - done)
+        # With the + SQLite goes backwards from the newest, which are those that lack one, and not through all.
         rows = connection.read(
             "SELECT m.seq, coalesce(m.prompt, m.text) AS said FROM memories AS m"
             " LEFT JOIN memory_vectors AS v ON v.memory_seq = m.seq AND v.embedder = ?"
-            " WHERE m.user_id = ? AND m.state = 'active' AND v.memory_seq IS NULL ORDER BY m.seq DESC LIMIT ?",
+            " WHERE +m.user_id = ? AND +m.state = 'active' AND v.memory_seq IS NULL ORDER BY m.seq DESC LIMIT ?",
             (embed.name, user_id, most),
         )
         if not rows:
