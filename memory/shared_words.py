@@ -50,8 +50,9 @@ def share(connection: Connection, index: MemoryIndex, request: str) -> Vectors:
         scores[positions] += weight
     if not total:
         return scores
-    shared: Vectors = ((scores / total) ** POWER).astype(np.float32)
-    return shared
+    found = np.flatnonzero(scores)  # few of many memories: the power takes longer than all else
+    scores[found] = (scores[found] / total) ** POWER
+    return scores
 
 
 @cache

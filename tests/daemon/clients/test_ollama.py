@@ -261,9 +261,9 @@ def test_embeddings_are_those_of_openais_endpoint(client: ollama.Client, live: A
     expected = [each.embedding for each in live.openai.embeddings.create(model="familiar", input=["a b", "c"]).data]
     both = client.embed("familiar", ["a b", "c"], options={"num_ctx": 9}, truncate=True)
     for each, wanted in zip(both.embeddings, expected, strict=True):
-        assert list(each) == pytest.approx(wanted)
+        assert list(each) == pytest.approx(wanted, abs=5e-4)
     assert both.prompt_eval_count
-    assert list(client.embeddings("familiar", "c").embedding) == pytest.approx(expected[1])
+    assert list(client.embeddings("familiar", "c").embedding) == pytest.approx(expected[1], abs=5e-4)
     assert list(client.embed("familiar:latest", "").embeddings) == []
     with pytest.raises(ollama.ResponseError, match="dimensions is 3") as refused:
         client.embed("familiar", "a", dimensions=3)
