@@ -7,7 +7,6 @@ import http.client
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from familiar.daemon.app import create_app
 from familiar.daemon.engine import Engine
 from familiar.daemon.fitting import unfitting_lines
 from familiar.daemon.guard import is_loopback
+from familiar.daemon.interrupts import Interrupts
 from familiar.daemon.settings import Settings
 from familiar.daemon.state import State
 from familiar.memory.errors import Busy, InvalidInput
@@ -48,9 +48,12 @@ def run(settings: Settings) -> None:
     # The engine's thread asks for the interpreter lock after every decode: 5 ms, the default, is ten tokens.
     sys.setswitchinterval(0.0005)
     logging.basicConfig(level=logging.WARNING, format="familiar: %(message)s", stream=sys.stderr)
-    # SIGTERM as Ctrl-C: both then run the same clean-up, wherever start-up has got to.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with contextlib.suppress(KeyboardInterrupt), _bind(settings.host, settings.port) as listener:
+    interrupts = Interrupts()
+    with (
+        interrupts.caught(),
+        contextlib.suppress(KeyboardInterrupt),
+        _bind(settings.host, settings.port) as listener,
+    ):
         data_folder.make(settings.data_dir)
         refuse_second(settings.service_file)
         model = model_files.resolve(settings.model, _say)
@@ -63,16 +66,18 @@ def run(settings: Settings) -> None:
                 log.warning(
                     "%s is open to the network, and needs no key: `familiar users key me` makes one.", settings.host
                 )
+            interrupts.keep()
             _listen(listener, settings)
             host, port = listener.getsockname()[:2]
             with recorded(settings.service_file, host, port, model, token):
                 _say(f"Familiar serves {parts.engine.info.name} at {_url(host, port)}/v1. Ctrl-C ends it.")
-                build_server(parts).run(sockets=[listener])
+                build_server(parts, interrupts=interrupts).run(sockets=[listener])
 
 
-def build_server(parts: State, grace_s: float = GRACE_S) -> "Server":
+def build_server(parts: State, grace_s: float = GRACE_S, interrupts: Interrupts | None = None) -> "Server":
     """The uvicorn server of a service; it is given its listening sockets when run.
 
+    ``interrupts``: what was asked before it runs, which it ends by as soon as it does.
     ``grace_s``: seconds that replies may still run after it was asked to end; then each is told so and closed.
     """
     config = uvicorn.Config(
@@ -87,20 +92,23 @@ def build_server(parts: State, grace_s: float = GRACE_S) -> "Server":
         server_header=False,
         timeout_graceful_shutdown=int(grace_s + _AFTER_GRACE_S),
     )
-    return Server(config, parts, grace_s)
+    return Server(config, parts, grace_s, interrupts or Interrupts())
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which at the end lets replies run on for a while and then closes them with an error event."""
 
-    def __init__(self, config: uvicorn.Config, parts: State, grace_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, parts: State, grace_s: float, interrupts: Interrupts) -> None:
         super().__init__(config)
         self._parts = parts
         self._grace_s = grace_s
+        self._interrupts = interrupts
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take requests, and files in the inbox."""
         await super().startup(sockets)
+        if self._interrupts.received:  # before uvicorn took the signals
+            self.should_exit = True
         self._parts.inbox.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -205,17 +205,19 @@ def test_status_with_and_without_a_service(data_dir: Path, model_path: Path) -> 
 def test_ctrl_c_ends_the_service_without_a_traceback(data_dir: Path, model_path: Path) -> None:
     port = local_service.free_port("127.0.0.1")
     command = [sys.executable, "-m", "familiar.daemon", "serve", "--port", str(port), "--data-dir", str(data_dir)]
-    # A job in a shell's background ignores Ctrl-C, and so would what it starts.
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
-    child = subprocess.Popen([*command, "--model", str(model_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    signal.signal(signal.SIGINT, usual)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    output, _ = child.communicate(timeout=30)
+    with subprocess.Popen(
+        [*command, "--model", str(model_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as child:
+        try:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            output, _ = child.communicate(timeout=30)
+        finally:
+            child.kill()
     assert b"Traceback" not in output
     assert child.returncode in (0, 130)

@@ -117,6 +117,28 @@ def test_ctrl_c_ends_it_too(start: Callable[..., Process], data_dir: Path) -> No
     assert not (data_dir / "service.json").exists()
 
 
+@pytest.mark.parametrize("moment", ["_listen", "recorded", "build_server", "create_app"])
+def test_a_signal_at_a_delicate_moment_ends_it_in_good_order(data_dir: Path, moment: str) -> None:
+    """The signal arrives while that function runs: nothing stays behind, and the service does not run on without it."""
+    at_moment = f"""
+import os, signal
+from familiar.daemon import server
+usual = server.{moment}
+def interrupted(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return usual(*arguments, **options)
+server.{moment} = interrupted
+"""
+    flags = json.dumps({"data_dir": str(data_dir), "port": 0, "threads": 1})
+    ended = subprocess.run(
+        [sys.executable, "-c", at_moment + RUN, flags], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "Familiar serves" in ended.stderr
+    assert not [path.name for path in data_dir.iterdir() if "service.json" in path.name]
+
+
 def test_a_second_service_on_the_same_data_is_refused(start: Callable[..., Process], data_dir: Path) -> None:
     first = start(data_dir)
     url = first.wait_ready(data_dir / "service.json")
