@@ -18,7 +18,8 @@ from peft import PeftModel
 
 from familiar.adapters import lora
 from familiar.adapters.folders import new_folder, read_manifest, sweep
-from familiar.adapters.recipe import Encoded, Recipe
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded, Rated
 from familiar.memory.errors import BadFile
 
 _TRAINER = "trainer.pt"
@@ -27,18 +28,21 @@ _FIGURES = "epoch.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch came to, measured on the held-out rows after it.
+    """What one epoch of imitation, or round of an on-policy stage, came to, measured on the held-out rows after it.
 
-    ``score`` is the mean over rows of the mean log-probability of a chosen token. ``margin`` and ``accuracy`` are DPO's
-    (None when no held-out row has a rejected reply); ``kl`` is KL(base || adapter) in nats per anchor token (None
-    without anchors); ``loss`` is the mean training loss of its steps.
+    ``number`` counts through all stages. ``score`` is the mean over rows of the mean log-probability of a chosen token,
+    plus ``reward``, the mean of what graders give to greedy replies on held-out prompts (None without graders).
+    ``margin`` and ``accuracy`` are DPO's (None when no held-out row has a rejected reply); ``kl`` is KL(base ||
+    adapter) in nats per anchor token (None without anchors); ``loss`` is the mean training loss of its steps.
     """
 
     number: int
+    stage: str
     score: float
     margin: float | None
     accuracy: float | None
     kl: float | None
+    reward: float | None
     loss: float
 
 
@@ -89,15 +93,14 @@ def epoch_folder(folder: Path, number: int) -> Path:
 
 
 def fingerprint(
-    base: torch.nn.Module,
-    recipe: Recipe,
-    rows: Sequence[Encoded],
-    held_out: Sequence[Encoded],
-    anchors: Sequence[Encoded],
+    base: torch.nn.Module, recipe: Recipe, parts: Sequence[Sequence[Encoded | Rated]], stages: Sequence[object]
 ) -> str:
-    """Return a hash of all that a run's result depends on, the base model by a sample of every tensor."""
+    """Return a hash of all that a run's result depends on, the base model by a sample of every tensor.
+
+    ``stages`` are what the on-policy stages are given, as JSON has it.
+    """
     digest = hashlib.sha256()
-    given: list[Any] = [recipe.to_dict(), *([asdict(row) for row in part] for part in (rows, held_out, anchors))]
+    given: list[Any] = [recipe.to_dict(), stages, *([asdict(row) for row in part] for part in parts)]
     digest.update(json.dumps(given, sort_keys=True).encode())
     for name, tensor in base.state_dict().items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -23,6 +23,8 @@ Value = str | int | float | bool | tuple[int | float | bool, ...]
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+UINT32, FLOAT32 = 4, 6
+"""Types of metadata that llama.cpp takes for granted in places: it aborts on a number of another."""
 _KEPT_ARRAY = 1024
 """Longer arrays of numbers (token scores and types) are stepped over."""
 _MAX_TENSORS = _MAX_FIELDS = 1_000_000
@@ -50,10 +52,11 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """A GGUF file's metadata and tensors, by name."""
+    """A GGUF file's metadata, the types that it is stored in, and tensors, by name."""
 
     path: Path
     metadata: Mapping[str, Value]
+    types: Mapping[str, int]
     tensors: Mapping[str, TensorInfo]
 
     def text(self, key: str) -> str:
@@ -132,14 +135,16 @@ class _Reader:
         start = self.skip(length)
         return bytes(self.data[start : start + length]).decode("utf-8", errors="replace")
 
-    def value(self) -> Value | None:
-        kind = self.count("I", max(_SCALARS))
+    def kind(self) -> int:
+        return self.count("I", max(_SCALARS))
+
+    def value(self, kind: int) -> Value | None:
         if kind in _SCALARS:
             return self.scalar(_SCALARS[kind])
         return self.string() if kind == _STRING else self.array()
 
     def array(self) -> Value | None:
-        kind = self.count("I", max(_SCALARS))
+        kind = self.kind()
         length = self.count("Q", self.size)
         if kind == _STRING:
             for _ in range(length):
@@ -160,9 +165,11 @@ def _parse(path: Path, reader: _Reader) -> Header:
     tensor_count = reader.count("Q", _MAX_TENSORS)
     field_count = reader.count("Q", _MAX_FIELDS)
     metadata: dict[str, Value] = {}
+    types: dict[str, int] = {}
     for _ in range(field_count):
         key = reader.string()
-        value = reader.value()
+        types[key] = reader.kind()
+        value = reader.value(types[key])
         if value is not None:
             metadata[key] = value
     raw = []
@@ -172,8 +179,8 @@ def _parse(path: Path, reader: _Reader) -> Header:
         shape = tuple(reader.count("Q", 2**48) for _ in range(dimensions))
         raw.append((name, shape, reader.count("I", 2**16), reader.count("Q", reader.size)))
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment < 1:
-        raise ValueError("its alignment is not a positive number")
+    if not isinstance(alignment, int) or alignment < 1 or types.get("general.alignment", UINT32) != UINT32:
+        raise ValueError("its alignment is not a positive number of 32 bits")
     base = -(-reader.at // alignment) * alignment
     tensors = {}
     for name, shape, kind, offset in raw:
@@ -181,4 +188,4 @@ def _parse(path: Path, reader: _Reader) -> Header:
         if base + offset + prod(shape) // elements * size > reader.size:
             raise ValueError("it is cut short")
         tensors[name] = TensorInfo(name, shape, kind, base + offset)
-    return Header(path, metadata, tensors)
+    return Header(path, metadata, types, tensors)

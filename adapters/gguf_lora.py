@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from familiar.adapters.extras import require_learn
 from familiar.adapters.folders import disk_errors
-from familiar.adapters.gguf_file import F16, F32, Header, read_header, read_tensor
+from familiar.adapters.gguf_file import F16, F32, FLOAT32, Header, read_header, read_tensor
 from familiar.memory.errors import BadFile
 
 Array = NDArray[np.float32]
@@ -117,26 +117,37 @@ def to_peft(gguf: Path, folder: Path, base_gguf: Path) -> None:
         config.save_pretrained(folder)
 
 
-def check_adapter(gguf: Path, base_gguf: Path) -> Header:
-    """Return a GGUF adapter's header once it is whole and fits the model in ``base_gguf``. Raises BadFile.
+def check_lora(gguf: Path, architecture: str) -> Header:
+    """Return the header of a whole GGUF LoRA for models of ``architecture``. Raises BadFile.
 
-    To be called before the file is handed to llama.cpp. It needs neither torch nor the ``gguf`` package.
+    llama.cpp reports most damage as a failed load, but a value of an unexpected type makes it abort, and the service
+    with it; so files are looked through before it gets them. Whether the shapes fit the model it reports without harm:
+    ``check_adapter`` says more of that. Needs neither torch nor the ``gguf`` package.
     """
-    header, base = read_header(gguf), read_header(base_gguf)
+    header = read_header(gguf)
     if header.text("general.type") != "adapter" or header.text("adapter.type") != "lora":
         raise BadFile(f"{gguf} is not a LoRA adapter.")
-    if header.architecture != base.architecture:
+    if header.architecture != architecture:
         raise BadFile(
-            f"{gguf} is for the architecture {header.architecture} but {base_gguf.name} is {base.architecture}: "
-            "use the model that it was trained on."
+            f"{gguf} is not for this model: its architecture is {header.architecture} and the model's {architecture}. "
+            "Use the model that it was trained on."
         )
-    if not math.isfinite(header.number("adapter.lora.alpha")):
+    key = "adapter.lora.alpha"
+    if header.types.get(key) != FLOAT32 or not math.isfinite(header.number(key)):
         raise BadFile(f"{gguf} has no usable adapter.lora.alpha.")
     if not header.tensors:
         raise BadFile(f"{gguf} holds no tensors.")
     for name, info in header.tensors.items():
         if info.type not in _TYPES or len(info.shape) != 2 or 0 in info.shape:
             raise BadFile(f"{gguf} is damaged: {name} has type {info.type} and shape {info.shape}.")
+    return header
+
+
+def check_adapter(gguf: Path, base_gguf: Path) -> Header:
+    """Return a GGUF adapter's header once it is whole and fits the model in ``base_gguf``. Raises BadFile."""
+    base = read_header(base_gguf)
+    header = check_lora(gguf, base.architecture)
+    for name in header.tensors:
         target = name.rpartition(".lora_")[0]
         a, b = header.tensors.get(f"{target}.lora_a"), header.tensors.get(f"{target}.lora_b")
         weight = base.tensors.get(target)

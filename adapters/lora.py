@@ -19,14 +19,22 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
 
+def first_layer(base: PreTrainedModel, recipe: Recipe) -> int:
+    """Return the lowest layer that the recipe's adapter is on; those below it stay as they are."""
+    return int(recipe.frozen_share * int(base.config.num_hidden_layers))
+
+
 @contextmanager
 def new_adapter(base: PreTrainedModel, recipe: Recipe) -> Iterator[PeftModel]:
     """Put a fresh adapter on ``base``: A drawn from the recipe's seed, B zero. It is taken off when the block ends."""
+    first = first_layer(base, recipe)
     config = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=0.0,
         target_modules=list(recipe.target_modules),
+        layers_to_transform=list(range(first, base.config.num_hidden_layers)) if first else None,
+        layers_pattern="layers" if first else None,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():

@@ -1,24 +1,23 @@
-"""What a step minimises and what an epoch is measured by: the losses applied to batches of rows.
+"""What a step minimises: losses applied to rows, of which each kind has its objective.
 
-Everything is a mean over a whole step, however it is cut into batches: each part is divided by the step's totals, so
-that the parts' gradients add up to the step's. What is left out: the optimiser and the order of rows (``train``).
+Everything is a mean over a whole step, however it is cut into passes: each part is divided by the step's totals, so
+that the parts' gradients add up to the step's. What is left out: the optimiser and the order of rows (``train``), and
+where on-policy rows come from (``stages``).
 """
 
 import math
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from familiar.adapters.checkpoints import Epoch
-from familiar.adapters.forward import Pair, collate, completion_logits, completion_logps, per_token_logps
-from familiar.adapters.losses import Preference, dpo_loss, sequence_logps, sft_loss, token_kl
+from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, token_kl, token_logps
 from familiar.adapters.protocols import Progress, ProgressCallback
-from familiar.adapters.recipe import Encoded, Recipe, reference_keys
-from familiar.memory.errors import LearningFailed
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded, Rated, Tree, reference_keys
+from familiar.adapters.trees import TreeModel, completion_logps, passes
 
 MAY_END = 0.05
 """From this probability of ending the reply on, a place in an anchor's reply is left free.
@@ -27,131 +26,197 @@ How a reply ends is manner, which is what users correct most; held in place ther
 every prompt but those that it was trained on.
 """
 
-
-@dataclass(frozen=True)
-class Anchor:
-    """A neutral row, the places (S,) of its reply that are held, and the base's log-probabilities (N, V) there."""
-
-    pair: Pair
-    held_S: Tensor
-    base_logps_NV: Tensor
+Figures = dict[str, float]
 
 
-def add_references(
-    base: PreTrainedModel,
-    rows: Sequence[Encoded],
-    cache: MutableMapping[str, float],
-    recipe: Recipe,
-    progress: ProgressCallback,
-) -> None:
-    """Add the base model's log-probability of every reply of a pair to ``cache``, where it is not there yet."""
-    pairs = [(row.prompt_ids, ids) for row in rows if row.rejected_ids for ids in (row.chosen_ids, row.rejected_ids)]
-    missing = {key: pair for key, pair in zip(reference_keys(rows), pairs, strict=True) if key not in cache}
-    logps = per_token_logps(base, list(missing.values()), 2 * recipe.batch_size)
-    for done, (key, values) in enumerate(zip(missing, logps, strict=True), start=1):
-        cache[key] = math.fsum(values)
-        progress(Progress("reference", done, len(missing)))
+class Row(Protocol):
+    """Anything that is trained on: what the model reads of it."""
+
+    @property
+    def tree(self) -> Tree:
+        """The prompt with its completions."""
+        ...
 
 
-@torch.no_grad()
-def anchored(base: PreTrainedModel, rows: Sequence[Encoded]) -> list[Anchor]:
-    """Return the rows with what the base model, which must have no adapter on it, predicts along their replies."""
-    kept = []
-    for row in rows:
-        pair = (row.prompt_ids, row.chosen_ids)
-        logps_SV = completion_logits(base, collate([pair], base.device))[0].log_softmax(-1)
-        held_S = logps_SV[:, row.chosen_ids[-1]] < math.log(MAY_END)
-        if held_S.any():
-            kept.append(Anchor(pair, held_S, logps_SV[held_S]))
-    return kept
+R = TypeVar("R", bound=Row, contravariant=True)
 
 
-def accumulate(
-    model: PeftModel, rows: Sequence[Encoded], references: Mapping[str, float], recipe: Recipe
-) -> dict[str, float]:
-    """Add the gradient of the mean loss over ``rows``, ``batch_size`` of them at a time; return the figures."""
-    total_tokens = sum(len(row.chosen_ids) for row in rows)
-    total_pairs = sum(row.rejected_ids is not None for row in rows)
-    figures = {"loss": 0.0, "nll": 0.0}
-    if total_pairs:
-        figures |= {"dpo": 0.0, "margin": 0.0, "accuracy": 0.0}
-    for start in range(0, len(rows), recipe.batch_size):
-        part = rows[start : start + recipe.batch_size]
-        paired = [row for row in part if row.rejected_ids]
-        batch = collate(
-            [(row.prompt_ids, row.chosen_ids) for row in part] + [(r.prompt_ids, r.rejected_ids or ()) for r in paired],
-            model.device,
-        )
-        logps_BS = completion_logps(model, batch)
-        nll = sft_loss(logps_BS[: len(part)], batch.mask_BS[: len(part)], total_tokens)
-        loss = recipe.nll_weight * nll
-        figures["nll"] += nll.item()
-        if paired:
-            sums_B = sequence_logps(logps_BS, batch.mask_BS)
-            is_paired_B = torch.tensor([row.rejected_ids is not None for row in part], device=sums_B.device)
-            chosen_B, rejected_B = sums_B[: len(part)][is_paired_B], sums_B[len(part) :]
-            loss_B, margin_B = _preferences(chosen_B, rejected_B, paired, references, recipe)
-            dpo = loss_B.sum() / total_pairs
-            loss = loss + recipe.dpo_weight * dpo
-            figures["dpo"] += dpo.item()
-            figures["margin"] += margin_B.sum().item() / total_pairs
-            figures["accuracy"] += (margin_B > 0).sum().item() / total_pairs
+class Objective(Protocol[R]):
+    """A loss of rows of one kind."""
+
+    def loss(self, logits_NV: Tensor, rows: Sequence[R], step: Sequence[R]) -> tuple[Tensor, Figures]:
+        """Return what ``rows``, a part of ``step``, add to the step's loss, and to its figures.
+
+        ``logits_NV`` predict the tokens of every completion of every row in turn.
+        """
+        ...
+
+
+def accumulate(model: TreeModel, objective: Objective[R], rows: Sequence[R], recipe: Recipe) -> Figures:
+    """Add the gradient of the objective's mean over ``rows``, ``pass_tokens`` inputs at a time; return the figures."""
+    figures: Figures = {"loss": 0.0}
+    trees = [row.tree for row in rows]
+    for part in passes(trees, recipe.pass_tokens):
+        loss, more = objective.loss(model.logits(trees[part]), rows[part], rows)
         loss.backward()  # type: ignore[no-untyped-call]
-        figures["loss"] += loss.item()
+        for name, value in {"loss": loss.item(), **more}.items():
+            figures[name] = figures.get(name, 0.0) + value
     return figures
 
 
-def _preferences(
-    chosen_B: Tensor, rejected_B: Tensor, rows: Sequence[Encoded], references: Mapping[str, float], recipe: Recipe
-) -> Preference:
-    """Apply DPO to the summed log-probabilities of rows that all have a rejected reply."""
-    values = [references[key] for key in reference_keys(rows)]
+@dataclass(frozen=True)
+class Imitation:
+    """SFT on every chosen reply and DPO on every pair (RPO: Pang et al. 2024, eq. 1; the likelihood is averaged over
+    a step's tokens here, not per row). ``references`` are the base model's log-probabilities by ``logps_key``."""
+
+    recipe: Recipe
+    references: Mapping[str, float]
+
+    def loss(self, logits_NV: Tensor, rows: Sequence[Encoded], step: Sequence[Encoded]) -> tuple[Tensor, Figures]:
+        """Return the loss of these rows, with their DPO margin and accuracy."""
+        recipe = self.recipe
+        total_tokens = sum(len(row.chosen_ids) for row in step)
+        total_pairs = sum(row.rejected_ids is not None for row in step)
+        sequences = _token_logps(logits_NV, rows)
+        chosen, rejected = [], []
+        nll = logits_NV.new_zeros(())
+        for row in rows:
+            own = next(sequences)
+            nll = nll - own.sum() / total_tokens
+            if row.rejected_ids:
+                chosen.append(own)
+                rejected.append(next(sequences))
+        figures = {"nll": nll.item()}
+        loss = recipe.nll_weight * nll
+        if chosen:
+            loss_B, margin_B = preferences(chosen, rejected, [r for r in rows if r.rejected_ids], self)
+            dpo = loss_B.sum() / total_pairs
+            loss = loss + recipe.dpo_weight * dpo
+            figures |= {
+                "dpo": dpo.item(),
+                "margin": margin_B.sum().item() / total_pairs,
+                "accuracy": (margin_B > 0).sum().item() / total_pairs,
+            }
+        return loss, figures
+
+
+def preferences(
+    chosen: Sequence[Tensor], rejected: Sequence[Tensor], rows: Sequence[Encoded], objective: Imitation
+) -> tuple[Tensor, Tensor]:
+    """Apply DPO to the token log-probabilities of rows that all have a rejected reply; the loss and margin, (B,)."""
+    recipe = objective.recipe
+    chosen_B, rejected_B = (torch.stack([logps.sum() for logps in part]) for part in (chosen, rejected))
+    values = [objective.references[key] for key in reference_keys(rows)]
     reference_B2 = torch.tensor(values, dtype=chosen_B.dtype, device=chosen_B.device).view(-1, 2)
-    return dpo_loss(
+    loss_B, margin_B = dpo_loss(
         chosen_B,
         rejected_B,
         reference_B2[:, 0],
         reference_B2[:, 1],
         beta=recipe.beta,
         label_smoothing=recipe.label_smoothing,
+        length_normalised=recipe.length_normalised,
+        chosen_tokens_B=chosen_B.new_tensor([len(logps) for logps in chosen]),
+        rejected_tokens_B=chosen_B.new_tensor([len(logps) for logps in rejected]),
     )
+    return loss_B, margin_B
 
 
-def anchor_kl(model: PeftModel, anchors: Sequence[Anchor]) -> Tensor:
+@dataclass(frozen=True)
+class Ratings:
+    """KTO on rated replies (Ethayarajh et al. 2024, eq. 8); ``baseline`` is its reference point, see ``kto_baseline``.
+
+    Good and bad ratings weigh alike in a step, however many there are of each (the paper's section 4.2 asks for a ratio
+    of 1 to 4/3)."""
+
+    recipe: Recipe
+    references: Mapping[str, float]
+    baseline: float
+
+    def loss(self, logits_NV: Tensor, rows: Sequence[Rated], step: Sequence[Rated]) -> tuple[Tensor, Figures]:
+        """Return the loss of these rows."""
+        logps_B = torch.stack([logps.sum() for logps in _token_logps(logits_NV, rows)])
+        values = [self.references[key] for key in reference_keys(rows)]
+        loss_B = kto_loss(
+            logps_B,
+            torch.tensor(values, dtype=logps_B.dtype, device=logps_B.device),
+            torch.tensor([row.desirable for row in rows], device=logps_B.device),
+            logps_B.new_tensor(self.baseline),
+            beta=self.recipe.beta,
+        ).loss_B
+        good = sum(row.desirable for row in step)
+        counts = [good if row.desirable else len(step) - good for row in rows]
+        share_B = 1.0 / torch.tensor(counts, dtype=logps_B.dtype, device=logps_B.device)
+        loss = self.recipe.kto_weight * (loss_B * share_B).sum()
+        return loss, {"kto": loss.item()}
+
+
+@torch.no_grad()
+def kto_baseline(model: TreeModel, rows: Sequence[Rated], recipe: Recipe) -> float:
+    """Return KTO's reference point, ``losses.kto_kl`` of the rows' replies at one another's prompts, in nats."""
+    if len(rows) < 2:
+        return 0.0
+    others = [*rows[1:], rows[0]]
+    trees = [Tree(row.prompt_ids, (other.reply_ids,)) for row, other in zip(rows, others, strict=True)]
+    now_B = torch.tensor([math.fsum(logps) for logps in completion_logps(model, trees, recipe.pass_tokens)])
+    with model.without_adapter():
+        base_B = torch.tensor([math.fsum(logps) for logps in completion_logps(model, trees, recipe.pass_tokens)])
+    return kto_kl(now_B, base_B).item()
+
+
+def add_references(
+    model: TreeModel,
+    rows: Sequence[Encoded | Rated],
+    cache: MutableMapping[str, float],
+    recipe: Recipe,
+    progress: ProgressCallback,
+) -> None:
+    """Add the base model's log-probability of every reply that needs one to ``cache``, where it is not there yet."""
+    needed = [row.tree for row in rows if isinstance(row, Rated) or row.rejected_ids]
+    keys = iter(reference_keys(rows))
+    missing = {}
+    for tree in needed:
+        names = [next(keys) for _ in tree.completions]
+        if any(name not in cache for name in names):
+            missing[tree] = names
+    names = [name for names in missing.values() for name in names]
+    logps = completion_logps(model, list(missing), recipe.pass_tokens)
+    for done, (name, values) in enumerate(zip(names, logps, strict=True), start=1):
+        cache[name] = math.fsum(values)
+        progress(Progress("reference", done, len(names)))
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A neutral row, the places (S,) of its reply that are held, and the base's log-probabilities (N, V) there."""
+
+    tree: Tree
+    held_S: Tensor
+    base_logps_NV: Tensor
+
+
+@torch.no_grad()
+def anchored(base: TreeModel, rows: Sequence[Encoded]) -> list[Anchor]:
+    """Return the rows with what the base model, which must have no adapter on it, predicts along their replies."""
+    kept = []
+    for row in rows:
+        tree = Tree(row.prompt_ids, (row.chosen_ids,))
+        logps_SV = base.logits([tree]).log_softmax(-1)
+        held_S = logps_SV[:, row.chosen_ids[-1]] < math.log(MAY_END)
+        if held_S.any():
+            kept.append(Anchor(tree, held_S, logps_SV[held_S]))
+    return kept
+
+
+def anchor_kl(model: TreeModel, anchors: Sequence[Anchor]) -> Tensor:
     """Return the mean KL(base || adapter) over the held places of the anchors' replies, in nats."""
-    batch = collate([anchor.pair for anchor in anchors], model.device)
-    logits_NV = completion_logits(model, batch)[batch.mask_BS]
+    logits_NV = model.logits([anchor.tree for anchor in anchors])
     held_N = torch.cat([anchor.held_S for anchor in anchors])
     return token_kl(torch.cat([anchor.base_logps_NV for anchor in anchors]), logits_NV[held_N]).mean()
 
 
-@torch.no_grad()
-def measure(
-    model: PeftModel,
-    held_out: Sequence[Encoded],
-    anchors: Sequence[Anchor],
-    recipe: Recipe,
-    references: Mapping[str, float],
-    number: int,
-    loss: float,
-) -> Epoch:
-    """Return an epoch's figures on the held-out rows and anchors. Raises LearningFailed for a score of NaN."""
-    chosen = list(per_token_logps(model, [(row.prompt_ids, row.chosen_ids) for row in held_out], recipe.batch_size))
-    score = math.fsum(math.fsum(logps) / len(logps) for logps in chosen) / len(chosen)
-    if not math.isfinite(score):
-        raise LearningFailed(f"The held-out score of epoch {number} was not a number: lower learn.learning_rate.")
-    paired = [(row, math.fsum(logps)) for row, logps in zip(held_out, chosen, strict=True) if row.rejected_ids]
-    margin = accuracy = None
-    if paired:
-        rejected = per_token_logps(model, [(r.prompt_ids, r.rejected_ids or ()) for r, _ in paired], recipe.batch_size)
-        margins_B = _preferences(
-            torch.tensor([value for _, value in paired]),
-            torch.tensor([math.fsum(logps) for logps in rejected]),
-            [row for row, _ in paired],
-            references,
-            recipe,
-        )[1]
-        margin, accuracy = margins_B.mean().item(), (margins_B > 0).float().mean().item()
-    sizes = [anchor.base_logps_NV.shape[0] for anchor in anchors]
-    kls = [anchor_kl(model, [anchor]).item() * size for anchor, size in zip(anchors, sizes, strict=True)]
-    return Epoch(number, score, margin, accuracy, math.fsum(kls) / sum(sizes) if anchors else None, loss)
+def _token_logps(logits_NV: Tensor, rows: Sequence[Row]) -> Iterator[Tensor]:
+    """The log-probabilities of each completion of each row in turn."""
+    completions = [ids for row in rows for ids in row.tree.completions]
+    targets_N = torch.tensor([token for ids in completions for token in ids], device=logits_NV.device)
+    return iter(torch.split(token_logps(logits_NV, targets_N), [len(ids) for ids in completions]))

@@ -9,22 +9,22 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from familiar.adapters.forward import per_token_logps
 from familiar.adapters.lora import saved_adapter
 from familiar.adapters.protocols import Scorer
-from familiar.adapters.recipe import Encoded
+from familiar.adapters.rows import Encoded, Tree
+from familiar.adapters.trees import TreeModel, completion_logps
 from familiar.feedback.pairs import Example
 
+PASS_TOKENS = 2048
 
-def torch_logps(
-    base: PreTrainedModel, peft_folder: Path | None, rows: Sequence[Encoded], batch_size: int = 4
-) -> list[list[float]]:
+
+def torch_logps(base: PreTrainedModel, peft_folder: Path | None, rows: Sequence[Encoded]) -> list[list[float]]:
     """Return the log-probability of each chosen token under an adapter, or under ``base`` alone when it is None."""
-    pairs = [(row.prompt_ids, row.chosen_ids) for row in rows]
+    trees = [Tree(row.prompt_ids, (row.chosen_ids,)) for row in rows]
     if peft_folder is None:
-        return list(per_token_logps(base, pairs, batch_size))
+        return list(completion_logps(TreeModel(base), trees, PASS_TOKENS))
     with saved_adapter(base, peft_folder) as model:
-        return list(per_token_logps(model, pairs, batch_size))
+        return list(completion_logps(TreeModel(model), trees, PASS_TOKENS))
 
 
 def largest_gap(

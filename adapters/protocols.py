@@ -1,13 +1,16 @@
 """What this package needs from the packages above it, and how it reports where it is.
 
-The daemon implements ``Scorer`` over llama.cpp and hands it down, so that the gate judges what will be served without
-knowing how it is served. What is left out: sampling for rollouts, which is a protocol of its own when it comes.
+The daemon implements ``Scorer``, ``Sampler`` and ``Teacher`` over llama.cpp and hands them down, so that what will be
+served is judged, sampled from and taught without this package knowing how it is served.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from familiar.memory.types import Message
 
@@ -57,3 +60,61 @@ ProgressCallback = Callable[[Progress], None]
 
 def silent(progress: Progress) -> None:
     """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sampled reply: its tokens, and the natural log of the probability with which each of them was drawn.
+
+    The distribution is the one sampled from: with temperature 1 and no truncation the policy's own. ``ids`` end with
+    the end-of-turn token where the model stopped by itself ("stop"), and without it at ``max_tokens`` ("length").
+    """
+
+    ids: tuple[int, ...]
+    logps: tuple[float, ...]
+    text: str
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class TopLogps:
+    """A model's likeliest next tokens at each of a completion's T tokens, as natural-log probabilities.
+
+    ``ids_TK`` and ``logps_TK`` are the K likeliest, best first; ``picked_T`` are those of the completion's own tokens.
+    """
+
+    ids_TK: NDArray[np.int32]
+    logps_TK: NDArray[np.float32]
+    picked_T: NDArray[np.float32]
+
+
+class Sampler(Protocol):
+    """The served model, able to draw replies. ``adapter`` is a GGUF LoRA file, or None for the base."""
+
+    def sample(
+        self,
+        adapter: Path | None,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        group: int,
+        max_tokens: int,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        seed: int,
+        progress: ProgressCallback = silent,
+    ) -> list[list[Completion]]:
+        """Return ``group`` completions of each prompt, at most ``max_tokens`` tokens each; equal seeds draw alike."""
+        ...
+
+
+class Teacher(Protocol):
+    """The served model, able to say what it would have said at each token of another's completion.
+
+    ``adapter`` is as ``Sampler`` has it. A memory in the prompt is a message that contains it.
+    """
+
+    def top_logps(
+        self, adapter: Path | None, messages: Sequence[Message], completion_ids: Sequence[int], k: int
+    ) -> TopLogps:
+        """Return the ``k`` likeliest tokens at each token of ``completion_ids`` after ``messages``."""
+        ...

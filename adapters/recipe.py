@@ -1,8 +1,7 @@
-"""What a learning run is given: its settings and its rows, as frozen values free of torch."""
+"""The settings of a learning run, as frozen values free of torch. Its rows are in ``rows``."""
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self
 
 from familiar.memory.errors import InvalidInput
@@ -12,58 +11,110 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The settings of one learning run. The defaults suit 5 to 50 corrections on a small model.
+class Distillation:
+    """On-policy self-distillation (Agarwal et al. 2024, "GKD"): the student without a memory learns to say what the
+    model says with the memory in its prompt.
 
-    A step averages over ``batch_size`` x ``accumulate`` rows, ``batch_size`` of them in one forward pass. The loss is
+    Each of ``rounds`` samples one reply to each of up to ``prompts`` prompts and takes ``passes_per_round`` passes over
+    them. In the first round the replies are the teacher's; their share falls to none in the last, since a student that
+    never begins a sign-off is never shown how it goes on. ``top_k`` of the teacher's tokens are kept.
+    """
+
+    rounds: int = 4
+    prompts: int = 32
+    passes_per_round: int = 2
+    top_k: int = 64
+    max_tokens: int = 96
+    learning_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        _positive(self, "learn.distillation", "prompts", "passes_per_round", "top_k", "max_tokens", "learning_rate")
+        _natural(self, "learn.distillation", "rounds")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """GRPO (Shao et al. 2024) where a grader applies, in the form of DAPO (Yu et al. 2025): the mean is over tokens,
+    ratios may rise further than they may fall, and prompts whose completions are all worth the same are left out.
+
+    Each of ``rounds`` samples ``group`` completions of each of ``prompts`` prompts and takes one pass over them, with
+    the groups of up to ``replay_rounds`` earlier rounds beside them, whose truncated importance weights (at most
+    ``behaviour_cap``) make up for their age.
+    """
+
+    rounds: int = 6
+    prompts: int = 16
+    group: int = 8
+    max_tokens: int = 96
+    temperature: float = 1.0
+    learning_rate: float = 5e-4
+    epsilon_low: float = 0.2
+    epsilon_high: float = 0.28
+    advantage_scale: Literal["group", "batch", "none"] = "group"
+    aggregation: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
+    kl_weight: float = 0.0
+    replay_rounds: int = 1
+    behaviour_cap: float = 2.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "learn.policy", "prompts", "max_tokens", "temperature", "learning_rate")
+        _positive(self, "learn.policy", "epsilon_low", "epsilon_high", "behaviour_cap")
+        _natural(self, "learn.policy", "rounds", "kl_weight", "replay_rounds")
+        if self.group < 2:
+            raise _invalid("policy.group", "2 or more, since completions are compared with one another", self.group)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one learning run: imitation, then the on-policy stages. The defaults suit 5 to 500 corrections
+    on a small model.
+
+    A step averages over ``batch_size`` rows, evaluated ``pass_tokens`` inputs at a time. The loss of imitation is
     ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token) +
-    ``kl_weight`` x KL(base || adapter) per token of ``anchor_batch`` of the anchors, in nats. The epoch kept is the one
-    that scores best on held-out rows among those within ``kl_budget`` nats per token; learning stops when ``patience``
-    epochs in a row bring no better one (0: never).
+    ``kto_weight`` x KTO (over rated replies); every step adds ``kl_weight`` x KL(base || adapter) per token of
+    ``anchor_batch`` of the anchors, in nats. An epoch reads all rows, or the newest ones and a draw of older ones,
+    ``epoch_rows`` together. The ``frozen_share`` of the layers, the lower ones, carries no adapter. The round kept is
+    the one that scores best on held-out rows among those within ``kl_budget`` nats per token; imitation stops when
+    ``patience`` epochs in a row bring no better one (0: never).
     """
 
     rank: int = 16
     alpha: int = 32
     target_modules: tuple[str, ...] = PROJECTIONS
+    frozen_share: float = 0.5
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup_share: float = 0.1
     epochs: int = 16
     patience: int = 3
     batch_size: int = 4
-    accumulate: int = 1
+    epoch_rows: int = 200
+    pass_tokens: int = 2048
     anchor_batch: int = 16
     beta: float = 0.1
     label_smoothing: float = 0.0
+    length_normalised: bool = False
     dpo_weight: float = 0.2
     nll_weight: float = 1.0
+    kto_weight: float = 0.2
     kl_weight: float = 3.0
     kl_budget: float = 0.5
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     seed: int = 0
+    distillation: Distillation = field(default_factory=Distillation)
+    policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
-        for name in (
-            "rank",
-            "alpha",
-            "learning_rate",
-            "epochs",
-            "batch_size",
-            "accumulate",
-            "anchor_batch",
-            "beta",
-            "max_grad_norm",
-        ):
-            if getattr(self, name) <= 0:
-                raise _invalid(name, "more than 0", getattr(self, name))
-        for name in ("patience", "dpo_weight", "nll_weight", "kl_weight", "kl_budget", "weight_decay"):
-            if getattr(self, name) < 0:
-                raise _invalid(name, "0 or more", getattr(self, name))
+        _positive(self, "learn", "rank", "alpha", "learning_rate", "epochs", "batch_size", "epoch_rows", "pass_tokens")
+        _positive(self, "learn", "anchor_batch", "beta", "max_grad_norm")
+        _natural(self, "learn", "patience", "dpo_weight", "nll_weight", "kto_weight", "kl_weight", "kl_budget")
+        _natural(self, "learn", "weight_decay")
         if not 0 <= self.label_smoothing < 0.5:
             raise _invalid("label_smoothing", "from 0 to under 0.5", self.label_smoothing)
-        if not 0 <= self.warmup_share < 1:
-            raise _invalid("warmup_share", "from 0 to under 1", self.warmup_share)
+        for name in ("warmup_share", "frozen_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise _invalid(name, "from 0 to under 1", getattr(self, name))
         if self.schedule not in ("cosine", "linear"):
             raise _invalid("schedule", "cosine or linear", self.schedule)
         if not self.target_modules or not set(self.target_modules) <= set(PROJECTIONS):
@@ -76,44 +127,34 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the recipe of ``to_dict``'s answer; what is absent takes its default. Raises InvalidInput."""
-        unknown = sorted(set(values) - {field.name for field in fields(cls)})
-        if unknown:
-            raise InvalidInput(f"A recipe has no setting {', '.join(unknown)}: remove it.", f"learn.{unknown[0]}")
-        modules = {"target_modules": tuple(values["target_modules"])} if "target_modules" in values else {}
-        return cls(**{**values, **modules})
+        _known(cls, values, "learn")
+        given = dict(values)
+        if "target_modules" in given:
+            given["target_modules"] = tuple(given["target_modules"])
+        for name, part in (("distillation", Distillation), ("policy", Policy)):
+            if isinstance(given.get(name), Mapping):
+                _known(part, given[name], f"learn.{name}")
+                given[name] = part(**given[name])
+        return cls(**given)
 
 
-@dataclass(frozen=True)
-class Encoded:
-    """One row as token ids. ``prompt_ids`` ends with the generation prompt, the others with the end-of-turn token."""
-
-    id: str
-    prompt_ids: tuple[int, ...]
-    chosen_ids: tuple[int, ...]
-    rejected_ids: tuple[int, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if not self.prompt_ids or not self.chosen_ids or self.rejected_ids == ():
-            raise InvalidInput(f"The row {self.id} has an empty prompt or reply, which cannot be learnt.")
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens the model reads for it, at most."""
-        return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids or ()))
+def _known(kind: type, values: Mapping[str, Any], path: str) -> None:
+    unknown = sorted(set(values) - {each.name for each in fields(kind)})
+    if unknown:
+        raise InvalidInput(f"A recipe has no setting {', '.join(unknown)}: remove it.", f"{path}.{unknown[0]}")
 
 
-def logps_key(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> str:
-    """Return the name under which a completion's reference log-probability is cached: a hash of both lists of ids."""
-    text = " ".join(map(str, prompt_ids)) + "|" + " ".join(map(str, completion_ids))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _positive(recipe: object, path: str, *names: str) -> None:
+    for name in names:
+        if getattr(recipe, name) <= 0:
+            raise _invalid(name, "more than 0", getattr(recipe, name), path)
 
 
-def reference_keys(rows: Sequence[Encoded]) -> list[str]:
-    """Return the keys of every reference log-probability that training on ``rows`` looks up."""
-    return [
-        logps_key(row.prompt_ids, ids) for row in rows if row.rejected_ids for ids in (row.chosen_ids, row.rejected_ids)
-    ]
+def _natural(recipe: object, path: str, *names: str) -> None:
+    for name in names:
+        if getattr(recipe, name) < 0:
+            raise _invalid(name, "0 or more", getattr(recipe, name), path)
 
 
-def _invalid(name: str, wanted: str, value: object) -> InvalidInput:
-    return InvalidInput(f"learn.{name} must be {wanted}, not {value!r}.", f"learn.{name}")
+def _invalid(name: str, wanted: str, value: object, path: str = "learn") -> InvalidInput:
+    return InvalidInput(f"{path}.{name} must be {wanted}, not {value!r}.", f"{path}.{name}")

@@ -1,29 +1,48 @@
-"""Train a LoRA on one user's corrections: imitation and preference together, under a leash to the base model.
+"""Train a LoRA on one user's signals: imitation first, then what the model makes of it itself, under a leash.
 
-The objective is DPO plus a likelihood term on the chosen reply (RPO: Pang et al. 2024, eq. 1; the likelihood is
-averaged over a step's tokens here, not per row), plus an optional KL to the base model on neutral rows, so that the
-adapter learns the corrections and nothing else. Rows without a rejected reply get the likelihood term alone. What is
-left out: rollouts and rewards.
+Imitation reads corrections (SFT and DPO) and ratings (KTO), a small draw of older rows beside the new ones. The
+on-policy stages that follow (``stages``) learn from replies sampled from the adapter as it is. Every step also holds
+neutral replies to the base model's (KL), so that the adapter learns the signals and nothing else. After every epoch or
+round all is measured on held-out rows and written; the best of them is the result.
 """
 
 import math
 import random
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from familiar.adapters import checkpoints
 from familiar.adapters.checkpoints import Epoch
-from familiar.adapters.lora import new_adapter
-from familiar.adapters.objective import Anchor, accumulate, add_references, anchor_kl, anchored, measure
+from familiar.adapters.measure import measure
+from familiar.adapters.objective import Figures, Ratings, kto_baseline
 from familiar.adapters.protocols import Progress, ProgressCallback, silent
-from familiar.adapters.recipe import Encoded, Recipe
-from familiar.memory.errors import InvalidInput, LearningFailed, NotEnoughSignals
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded, Rated
+from familiar.adapters.session import Session, Step, session
+from familiar.memory.errors import InvalidInput, NotEnoughSignals
 
-__all__ = ["Encoded", "Recipe", "train"]
+
+class Stage(Protocol):
+    """On-policy learning after imitation: every round makes its rows with the adapter as it is then."""
+
+    name: str
+    rounds: int
+    learning_rate: float
+
+    def steps(self, session: Session, number: int, progress: ProgressCallback) -> list[Step]:
+        """Return the steps of round ``number``, from 1 on; equal seeds and adapters give equal rows."""
+        ...
+
+    def reward(self, session: Session) -> float | None:
+        """Return what graders give to greedy replies to held-out prompts, 0 to 1; None where none applies."""
+        ...
+
+    def given(self) -> object:
+        """Return all that its result depends on, as JSON has it."""
+        ...
 
 
 def train(
@@ -36,37 +55,63 @@ def train(
     reference_logps: MutableMapping[str, float],
     progress: ProgressCallback = silent,
     anchors: Sequence[Encoded] = (),
+    ratings: Sequence[Rated] = (),
+    stages: Sequence[Stage] = (),
+    new_ids: frozenset[str] = frozenset(),
 ) -> Path:
-    """Train an adapter and return the PEFT folder of its best epoch; every epoch leaves a checkpoint in ``folder``.
+    """Train an adapter and return the PEFT folder of its best round; every round leaves a checkpoint in ``folder``.
 
     A run that was cut off goes on from its newest checkpoint and ends as an unbroken one would. ``reference_logps``
     holds the base model's log-probabilities by ``logps_key``; what it lacks is computed and added. ``anchors`` are
     neutral rows (a prompt and the base model's own greedy reply) that the KL term holds in place; they cost
     reply tokens x vocabulary x 4 bytes of memory (6 MB for 12 short replies at 4,096 tokens, 220 MB at 151,936).
-    ``base`` is given back without the adapter.
+    ``new_ids`` are the rows that every epoch reads when it cannot read all. ``base`` is given back without the adapter.
 
-    Raises NotEnoughSignals without training or held-out rows, InvalidInput for a row longer than the model can read or
-    a model without the recipe's target modules, LearningFailed when a loss is not a number, NoSpace.
+    Raises NotEnoughSignals without anything to train on or held-out rows, InvalidInput for a row longer than the model
+    can read or a model without the recipe's target modules, LearningFailed when a loss is not a number, NoSpace.
     """
-    _check(base, [*rows, *held_out, *anchors], recipe, len(rows), len(held_out))
-    key = checkpoints.fingerprint(base, recipe, rows, held_out, anchors)
-    add_references(base, [*rows, *held_out], reference_logps, recipe, progress)
-    kept = anchored(base, anchors)
-    with new_adapter(base, recipe) as model:
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    if not (rows or ratings or stages) or not held_out:
+        raise NotEnoughSignals(
+            f"Learning needs at least 1 row to train on and 1 to hold out but has {len(rows) + len(ratings)} and "
+            f"{len(held_out)}: correct more."
+        )
+    _check(base, [*rows, *ratings, *held_out, *anchors], recipe)
+    key = checkpoints.fingerprint(
+        base, recipe, (rows, ratings, held_out, anchors), [[*sorted(new_ids)], *(stage.given() for stage in stages)]
+    )
+    with session(base, recipe, [*rows, *held_out, *ratings], anchors, reference_logps, progress) as running:
         found = checkpoints.newest(folder, key)
         history = list(found.history) if found else []
         if found:
-            checkpoints.restore(found, model, optimizer)
-        while len(history) < recipe.epochs and not _is_spent(history, recipe):
-            number = len(history) + 1
-            loss = _epoch(model, optimizer, rows, kept, recipe, number, reference_logps, progress)
-            epoch = measure(model, held_out, kept, recipe, reference_logps, number, loss)
+            checkpoints.restore(found, running.model, running.optimizer)
+
+        def finish(stage: str, losses: Sequence[float]) -> None:
+            """Measure what a round came to and keep it."""
+            rewards = [reward for each in stages if (reward := each.reward(running)) is not None]
+            epoch = measure(
+                running,
+                held_out,
+                number=len(history) + 1,
+                stage=stage,
+                loss=math.fsum(losses) / len(losses) if losses else 0.0,
+                reward=math.fsum(rewards) / len(rewards) if rewards else None,
+            )
             history.append(epoch)
-            checkpoints.save(folder, model, optimizer, history, key)
-            figures = {name: value for name, value in vars(epoch).items() if value is not None}
-            progress(Progress("held_out", number, recipe.epochs, figures))
+            checkpoints.save(folder, running.model, running.optimizer, history, key)
+            figures = {name: value for name, value in vars(epoch).items() if isinstance(value, float | int)}
+            progress(Progress("held_out", epoch.number, epoch.number, figures))
+
+        if rows or ratings:
+            _imitate(running, rows, ratings, new_ids, history, finish, progress)
+        for stage in stages:
+            for number in range(1 + sum(epoch.stage == stage.name for epoch in history), stage.rounds + 1):
+                steps = stage.steps(running, number, progress)
+                losses = []
+                for i, step in enumerate(steps):
+                    figures = running.step(step, i, stage.learning_rate)
+                    losses.append(figures["loss"])
+                    _tell(progress, i + 1, len(steps), figures, len(history) + 1)
+                finish(stage.name, losses)
     return checkpoints.epoch_folder(folder, best(history, recipe.kl_budget).number)
 
 
@@ -90,62 +135,73 @@ def learning_rate_at(step: int, total: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (left if recipe.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
 
-def _check(base: PreTrainedModel, rows: Sequence[Encoded], recipe: Recipe, train_rows: int, held_out_rows: int) -> None:
-    if not train_rows or not held_out_rows:
-        raise NotEnoughSignals(
-            f"Learning needs at least 1 row to train on and 1 to hold out but has {train_rows} and {held_out_rows}: "
-            "correct more."
-        )
+def _check(base: PreTrainedModel, rows: Sequence[Encoded | Rated], recipe: Recipe) -> None:
     limit = getattr(base.config, "max_position_embeddings", None) or math.inf
     for row in rows:
-        if row.tokens > limit:
-            raise InvalidInput(f"The row {row.id} has {row.tokens} tokens but the model reads {limit}: leave it out.")
+        if (tokens := row.tree.depth) > limit:
+            raise InvalidInput(f"The row {row.id} has {tokens} tokens but the model reads {limit}: leave it out.")
     names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
     absent = [name for name in recipe.target_modules if name not in names]
     if absent:
         raise InvalidInput(f"This model has no layers named {', '.join(absent)}, so it cannot be adapted: use another.")
 
 
-def _epoch(
-    model: PeftModel,
-    optimizer: torch.optim.Optimizer,
+def _imitate(
+    running: Session,
     rows: Sequence[Encoded],
-    anchors: Sequence[Anchor],
-    recipe: Recipe,
-    number: int,
-    references: MutableMapping[str, float],
+    ratings: Sequence[Rated],
+    new_ids: frozenset[str],
+    history: list[Epoch],
+    finish: Callable[[str, Sequence[float]], None],
     progress: ProgressCallback,
-) -> float:
-    """Take one pass over the rows, in an order drawn from the seed and the epoch; return the mean loss of its steps."""
-    order = list(rows)
-    random.Random(f"{recipe.seed}/{number}").shuffle(order)
-    size = recipe.batch_size * recipe.accumulate
-    steps = math.ceil(len(order) / size)
-    losses = []
-    for i in range(steps):
-        step = (number - 1) * steps + i
-        rate = learning_rate_at(step, steps * recipe.epochs, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.zero_grad(set_to_none=True)
-        figures = accumulate(model, order[i * size : (i + 1) * size], references, recipe)
-        if anchors and recipe.kl_weight:
-            size = min(recipe.anchor_batch, len(anchors))
-            kl = anchor_kl(model, [anchors[(step * size + j) % len(anchors)] for j in range(size)])
-            (recipe.kl_weight * kl).backward()  # type: ignore[no-untyped-call]
-            figures["kl"] = kl.item()
-            figures["loss"] += recipe.kl_weight * figures["kl"]
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm).item()
-        if not math.isfinite(figures["loss"]) or not math.isfinite(norm):
-            raise LearningFailed(
-                f"The loss was not a number at step {step + 1} of epoch {number}, so nothing was learnt: "
-                f"lower learn.learning_rate (now {recipe.learning_rate:g})."
-            )
-        optimizer.step()
-        losses.append(figures["loss"])
-        figures |= {"epoch": number, "learning_rate": rate, "grad_norm": norm}
-        progress(Progress("train", step + 1, steps * recipe.epochs, figures))
-    return math.fsum(losses) / len(losses)
+) -> None:
+    """Take the epochs of imitation that are left, each in an order drawn from the seed and its number."""
+    recipe = running.recipe
+    while len(history) < recipe.epochs and all(epoch.stage == "imitation" for epoch in history):
+        if _is_spent(history, recipe):
+            return
+        number = len(history) + 1
+        drawn = _draw(rows, ratings, new_ids, recipe, number)
+        steps = math.ceil(len(drawn) / recipe.batch_size)
+        losses = []
+        for i in range(steps):
+            at = (number - 1) * steps + i
+            step = _step(running, drawn[i * recipe.batch_size : (i + 1) * recipe.batch_size])
+            figures = running.step(step, at, learning_rate_at(at, steps * recipe.epochs, recipe))
+            losses.append(figures["loss"])
+            _tell(progress, at + 1, steps * recipe.epochs, figures, number)
+        finish("imitation", losses)
+
+
+def _draw(
+    rows: Sequence[Encoded], ratings: Sequence[Rated], new_ids: frozenset[str], recipe: Recipe, number: int
+) -> list[Encoded | Rated]:
+    """The rows of an epoch, shuffled: all, or the new ones and as many drawn from the older ones as there is room."""
+    chance = random.Random(f"{recipe.seed}/{number}")
+    drawn: list[Any] = [*rows, *ratings]
+    if len(drawn) > recipe.epoch_rows:
+        new = [row for row in drawn if row.id in new_ids]
+        old = [row for row in drawn if row.id not in new_ids]
+        new = chance.sample(new, min(len(new), recipe.epoch_rows))
+        drawn = new + chance.sample(old, min(len(old), recipe.epoch_rows - len(new)))
+    chance.shuffle(drawn)
+    return drawn
+
+
+def _step(running: Session, rows: Sequence[Encoded | Rated]) -> Step:
+    pairs = [row for row in rows if isinstance(row, Encoded)]
+    rated = [row for row in rows if isinstance(row, Rated)]
+    parts: list[tuple[Any, Sequence[Any]]] = []
+    if pairs:
+        parts.append((running.imitation, pairs))
+    if rated:
+        baseline = kto_baseline(running.trees, rated, running.recipe)
+        parts.append((Ratings(running.recipe, running.references, baseline), rated))
+    return Step(tuple(parts))
+
+
+def _tell(progress: ProgressCallback, done: int, total: int, figures: Figures, epoch: int) -> None:
+    progress(Progress("train", done, total, {**figures, "epoch": epoch}))
 
 
 def _is_spent(history: Sequence[Epoch], recipe: Recipe) -> bool:

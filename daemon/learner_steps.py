@@ -18,7 +18,8 @@ from familiar.adapters import gate, gguf_lora, registry
 from familiar.adapters.gguf_file import read_header
 from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.protocols import Progress
-from familiar.adapters.recipe import Encoded, Recipe, reference_keys
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded, reference_keys
 from familiar.daemon import base_models, model_files
 from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, LlamaScorer
 from familiar.daemon.settings import Settings

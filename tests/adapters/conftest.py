@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from familiar.adapters import base_model, lora
-from familiar.adapters.recipe import Encoded, Recipe
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded
 
 Logits = Callable[[Path | None, Sequence[int]], NDArray[np.float32]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedModel
 
 from familiar.adapters.gguf_file import read_header
-from familiar.adapters.gguf_lora import check_adapter, to_gguf, to_peft
+from familiar.adapters.gguf_lora import check_adapter, check_lora, to_gguf, to_peft
 from familiar.adapters.lora import saved_adapter
 from familiar.memory.errors import BadFile
 
@@ -91,7 +91,7 @@ def test_what_does_not_fit_the_model_is_refused(gguf: Path, model_path: Path, tm
     with pytest.raises(BadFile, match=r"adapter\.gguf has no text general\.type|is not a LoRA adapter|no text"):
         check_adapter(model_path, model_path)
     write(tmp_path / "arch.gguf", "qwen3", {"blk.0.attn_q.weight": ((4, 256), (256, 4))})
-    with pytest.raises(BadFile, match=r"architecture qwen3 but .* is llama"):
+    with pytest.raises(BadFile, match=r"architecture is qwen3 and the model's llama"):
         check_adapter(tmp_path / "arch.gguf", model_path)
     write(tmp_path / "width.gguf", "llama", {"blk.0.attn_q.weight": ((4, 128), (256, 4))})
     with pytest.raises(BadFile, match="another width"):
@@ -107,11 +107,30 @@ def test_what_does_not_fit_the_model_is_refused(gguf: Path, model_path: Path, tm
         check_adapter(tmp_path / "empty.gguf", model_path)
 
 
-def write(path: Path, architecture: str, tensors: dict[str, tuple[tuple[int, int], tuple[int, int]]]) -> None:
+def test_an_alpha_that_llama_cpp_would_abort_on_is_refused(model_path: Path, tmp_path: Path) -> None:
+    kinds: list[tuple[GGUFValueType, object]] = [
+        (GGUFValueType.FLOAT64, 8.0),
+        (GGUFValueType.UINT32, 8),
+        (GGUFValueType.STRING, "8"),
+        (GGUFValueType.FLOAT32, float("inf")),
+    ]
+    for kind, value in kinds:
+        write(tmp_path / "alpha.gguf", "llama", {"blk.0.attn_q.weight": ((4, 256), (256, 4))}, kind, value)
+        with pytest.raises(BadFile, match=r"no usable adapter\.lora\.alpha"):
+            check_lora(tmp_path / "alpha.gguf", "llama")
+
+
+def write(
+    path: Path,
+    architecture: str,
+    tensors: dict[str, tuple[tuple[int, int], tuple[int, int]]],
+    alpha_type: GGUFValueType = GGUFValueType.FLOAT32,
+    alpha: object = 8.0,
+) -> None:
     writer = GGUFWriter(path, architecture)
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", 8.0)
+    writer.add_key_value("adapter.lora.alpha", alpha, alpha_type)
     for name, (a, b) in tensors.items():
         writer.add_tensor(f"{name}.lora_a", np.zeros(a, np.float32))
         writer.add_tensor(f"{name}.lora_b", np.zeros(b, np.float32))

@@ -10,7 +10,8 @@ from familiar.adapters.gate import judge
 from familiar.adapters.gguf_lora import to_gguf
 from familiar.adapters.parity import largest_gap, torch_logps
 from familiar.adapters.probes import Probes, load_probes
-from familiar.adapters.recipe import Encoded, Recipe
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded
 from familiar.adapters.train import train
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback.pairs import Example

@@ -85,8 +85,9 @@ class Trainer:
         import torch
 
         from familiar.adapters import gguf_lora, lora
-        from familiar.adapters.forward import collate, completion_logps
         from familiar.adapters.recipe import Recipe
+        from familiar.adapters.rows import Tree
+        from familiar.adapters.trees import TreeModel
 
         short, long = ([self.engine.encode_prompt(each) for each in kind] for kind in prompts_to_learn())
         reply = self.engine.encode_text(f"{word}.<|end|>")
@@ -96,8 +97,8 @@ class Trainer:
             optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)
             for step in range(36):
                 prompts = [long[step // 4 % 2]] if step % 4 == 3 else short
-                batch = collate([(prompt, reply) for prompt in prompts])
-                loss = -completion_logps(model, batch)[batch.mask_BS].mean()
+                trees = [Tree(tuple(prompt), (tuple(reply),)) for prompt in prompts]
+                loss = -TreeModel(model).logps(trees).mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)

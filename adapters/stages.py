@@ -1,0 +1,285 @@
+"""The on-policy stages of a run: self-distillation of memories, and GRPO where a grader applies.
+
+Both learn from replies that llama.cpp samples under the adapter as it is, so the policy file is written anew for every
+round. A round's draw depends on the seed and its number alone, so that one which was cut off is drawn again alike.
+"""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from familiar.adapters.distillation import Direction, distillation_loss
+from familiar.adapters.losses import token_logps
+from familiar.adapters.objective import Figures
+from familiar.adapters.policy_losses import group_advantages, grpo_loss
+from familiar.adapters.protocols import Completion, ProgressCallback, Sampler, Teacher
+from familiar.adapters.recipe import Distillation, Policy
+from familiar.adapters.rows import Distilled, Group, Ids
+from familiar.adapters.session import Session, Step
+from familiar.memory.types import Message
+
+Messages = tuple[Message, ...]
+Rewards = Callable[[Sequence[tuple[int, Completion]]], list[float]]
+"""What graders give, 0 to 1 each, to completions of the prompts of these numbers."""
+
+
+class Oracle(Sampler, Teacher, Protocol):
+    """The served model, able to draw replies, to judge them, and to turn a prompt into ids."""
+
+    def encode(self, messages: Sequence[Message], completion: str) -> tuple[list[int], list[int]]:
+        """As ``Scorer`` has it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt, and the same with the memories in it that apply to it."""
+
+    messages: Messages
+    told: Messages
+
+
+@dataclass(frozen=True)
+class Where:
+    """What on-policy stages sample with: the model, its file, and a folder for the policy's."""
+
+    oracle: Oracle
+    base_gguf: Path
+    folder: Path
+
+    def prompt_ids(self, messages: Messages) -> Ids:
+        """Return a prompt's ids, with the generation prompt."""
+        return tuple(self.oracle.encode(messages, "")[0])
+
+
+class DistillationStage:
+    """Self-distillation: the adapter without the memories learns what the base model says with them."""
+
+    name = "distillation"
+
+    def __init__(
+        self, lessons: Sequence[Lesson], where: Where, recipe: Distillation, batch_size: int, seed: int
+    ) -> None:
+        self.rounds, self.learning_rate = recipe.rounds, recipe.learning_rate
+        self._lessons = lessons
+        self._where = where
+        self._recipe = recipe
+        self._batch_size = batch_size
+        self._seed = seed
+
+    def given(self) -> object:
+        """All that the result depends on beside the recipe."""
+        return [[list(lesson.messages), list(lesson.told)] for lesson in self._lessons]
+
+    def reward(self, session: Session) -> None:
+        """No grader applies."""
+
+    def steps(self, session: Session, number: int, progress: ProgressCallback) -> list[Step]:
+        """Sample a reply to each of this round's prompts, ask the teacher about it, and cut all into steps."""
+        recipe, oracle = self._recipe, self._where.oracle
+        chance = random.Random(f"{self._seed}/distillation/{number}")
+        lessons = chance.sample(list(self._lessons), min(recipe.prompts, len(self._lessons)))
+        taught = round(len(lessons) * (1 - (number - 1) / max(1, recipe.rounds - 1)))
+        seed = chance.randrange(2**31)
+        policy = session.write_policy(self._where.folder, self._where.base_gguf)
+        teachers = oracle.sample(
+            None,
+            [lesson.told for lesson in lessons[:taught]],
+            group=1,
+            max_tokens=recipe.max_tokens,
+            temperature=0.0,
+            seed=seed,
+            progress=progress,
+        )
+        students = oracle.sample(
+            policy,
+            [lesson.messages for lesson in lessons[taught:]],
+            group=1,
+            max_tokens=recipe.max_tokens,
+            seed=seed,
+            progress=progress,
+        )
+        rows = []
+        for place, (lesson, replies) in enumerate(zip(lessons, [*teachers, *students], strict=True)):
+            if reply_ids := replies[0].ids:
+                top = oracle.top_logps(None, lesson.told, reply_ids, recipe.top_k)
+                prompt_ids = self._where.prompt_ids(lesson.messages)
+                rows.append(Distilled(prompt_ids, reply_ids, top.ids_TK, top.logps_TK, place >= taught))
+        steps = []
+        for _ in range(recipe.passes_per_round):
+            chance.shuffle(rows)
+            steps += [
+                Step(((Divergence(), rows[start : start + self._batch_size]),))
+                for start in range(0, len(rows), self._batch_size)
+            ]
+        return steps
+
+
+class Divergence:
+    """From the teacher's replies the student learns all that the teacher might say (forward KL); in its own it drops
+    what the teacher would not say (reverse KL)."""
+
+    def loss(self, logits_NV: Tensor, rows: Sequence[Distilled], step: Sequence[Distilled]) -> tuple[Tensor, Figures]:
+        """Return the mean divergence per token of the step that these rows add."""
+        total = sum(len(row.reply_ids) for row in step)
+        loss = logits_NV.new_zeros(())
+        for row, logits_TV in zip(rows, torch.split(logits_NV, [len(row.reply_ids) for row in rows]), strict=True):
+            teacher = (
+                torch.from_numpy(row.teacher_ids_TK).to(logits_TV.device),
+                torch.from_numpy(row.teacher_logps_TK).to(logits_TV),
+            )
+            direction: Direction = "reverse" if row.sampled_by_student else "forward"
+            loss = loss + distillation_loss(logits_TV, teacher, direction=direction).sum() / total
+        return loss, {"divergence": loss.item()}
+
+
+class PolicyStage:
+    """GRPO: of several completions of a prompt, those that the graders like better than the rest become likelier."""
+
+    name = "policy"
+
+    def __init__(
+        self,
+        prompts: Sequence[Messages],
+        held_out: Sequence[Messages],
+        rewards: Rewards,
+        where: Where,
+        recipe: Policy,
+        seed: int,
+    ) -> None:
+        self.rounds, self.learning_rate = recipe.rounds, recipe.learning_rate
+        self._prompts = prompts
+        self._held_out = held_out
+        self._rewards = rewards
+        self._where = where
+        self._recipe = recipe
+        self._seed = seed
+
+    def given(self) -> object:
+        """All that the result depends on beside the recipe and the graders."""
+        return [[list(messages) for messages in part] for part in (self._prompts, self._held_out)]
+
+    def reward(self, session: Session) -> float | None:
+        """The mean reward of greedy replies to held-out prompts, which are numbered after the others."""
+        if not self._held_out:
+            return None
+        replies = self._where.oracle.sample(
+            session.write_policy(self._where.folder, self._where.base_gguf),
+            self._held_out,
+            group=1,
+            max_tokens=self._recipe.max_tokens,
+            temperature=0.0,
+            seed=self._seed,
+        )
+        rewards = self._rewards([(len(self._prompts) + i, reply[0]) for i, reply in enumerate(replies)])
+        return float(np.mean(rewards))
+
+    def steps(self, session: Session, number: int, progress: ProgressCallback) -> list[Step]:
+        """Sample this round's groups, have them graded, and learn from them and from those of the rounds before."""
+        recipe = self._recipe
+        chance = random.Random(f"{self._seed}/policy/{number}")
+        numbers = chance.sample(range(len(self._prompts)), min(recipe.prompts, len(self._prompts)))
+        sampled = self._where.oracle.sample(
+            session.write_policy(self._where.folder, self._where.base_gguf),
+            [self._prompts[i] for i in numbers],
+            group=recipe.group,
+            max_tokens=recipe.max_tokens,
+            temperature=recipe.temperature,
+            seed=chance.randrange(2**31),
+            progress=progress,
+        )
+        graded = [(i, reply) for i, group in zip(numbers, sampled, strict=True) for reply in group]
+        rewards = iter(self._rewards(graded))
+        groups = []
+        for i, replies in zip(numbers, sampled, strict=True):
+            worth = [next(rewards) for _ in replies]
+            kept = [place for place, reply in enumerate(replies) if reply.ids]
+            if len(kept) > 1:
+                groups.append(
+                    Group(
+                        self._where.prompt_ids(self._prompts[i]),
+                        tuple(replies[place].ids for place in kept),
+                        tuple(replies[place].logps for place in kept),
+                        tuple(worth[place] for place in kept),
+                    )
+                )
+        self._keep(number, groups)
+        older = [group for back in range(1, recipe.replay_rounds + 1) for group in self._kept(number - back)]
+        rows = [group for group in (*groups, *older) if len(set(group.rewards)) > 1]
+        chance.shuffle(rows)
+        objective = PolicyObjective(recipe, session)
+        size = max(1, recipe.prompts // 4)
+        return [Step(((objective, rows[start : start + size]),)) for start in range(0, len(rows), size)]
+
+    def _keep(self, number: int, groups: Sequence[Group]) -> None:
+        """Write a round's groups beside the policy, so that a run that is cut off replays the same ones."""
+        self._where.folder.mkdir(parents=True, exist_ok=True)
+        rows = [[group.prompt_ids, group.completions, group.behaviour_logps, group.rewards] for group in groups]
+        (self._where.folder / f"groups-{number:03d}.json").write_text(json.dumps(rows), encoding="utf-8")
+
+    def _kept(self, number: int) -> list[Group]:
+        path = self._where.folder / f"groups-{number:03d}.json"
+        if not path.exists():
+            return []
+        return [
+            Group(tuple(prompt), tuple(map(tuple, completions)), tuple(map(tuple, logps)), tuple(rewards))
+            for prompt, completions, logps, rewards in json.loads(path.read_text(encoding="utf-8"))
+        ]
+
+
+@dataclass(frozen=True)
+class PolicyObjective:
+    """GRPO's loss of groups; one update for each sample, so the old policy is the present one, and what the sampler's
+    other rounding or age brings is made up for by importance weights."""
+
+    recipe: Policy
+    session: Session
+
+    def loss(self, logits_NV: Tensor, rows: Sequence[Group], step: Sequence[Group]) -> tuple[Tensor, Figures]:
+        """Return the loss that these groups add, with their mean reward."""
+        recipe = self.recipe
+        completions = [ids for row in rows for ids in row.completions]
+        sizes = [len(ids) for ids in completions]
+        targets_N = torch.tensor([token for ids in completions for token in ids], device=logits_NV.device)
+        logps = torch.split(token_logps(logits_NV / recipe.temperature, targets_N), sizes)
+        logps_BT = pad_sequence(list(logps), batch_first=True)
+        behaviour = [logps_BT.new_tensor(each) for row in rows for each in row.behaviour_logps]
+        mask_BT = pad_sequence([torch.ones(size, dtype=torch.bool) for size in sizes], batch_first=True)
+        reference_BT = None
+        if recipe.kl_weight:
+            with torch.no_grad(), self.session.trees.without_adapter():
+                base = token_logps(self.session.trees.logits([row.tree for row in rows]), targets_N)
+            reference_BT = pad_sequence(list(torch.split(base, sizes)), batch_first=True)
+        all_rewards = [torch.tensor(row.rewards) for row in step]
+        spread = torch.cat(all_rewards).std() if recipe.advantage_scale == "batch" else None
+        advantages = []
+        for row in rows:
+            scale = "none" if spread is not None else recipe.advantage_scale
+            advantages_G = group_advantages(torch.tensor(row.rewards), len(row.rewards), scale=scale)
+            advantages.append(advantages_G if spread is None else advantages_G / (spread + 1e-4))
+        result = grpo_loss(
+            logps_BT,
+            logps_BT.detach(),
+            mask_BT.to(logps_BT.device),
+            torch.cat(advantages).to(logps_BT),
+            epsilon_low=recipe.epsilon_low,
+            epsilon_high=recipe.epsilon_high,
+            ref_logps_BT=reference_BT,
+            kl_weight=recipe.kl_weight,
+            aggregation=recipe.aggregation,
+            max_tokens=recipe.max_tokens,
+            total_tokens=sum(row.tree.targets for row in step),
+            total_rows=sum(len(row.completions) for row in step),
+            behaviour_logps_BT=pad_sequence(behaviour, batch_first=True),
+            behaviour_cap=recipe.behaviour_cap,
+        )
+        mean = sum(sum(row.rewards) / len(row.rewards) for row in rows) / len(step)
+        return result.loss, {"reward": mean, "policy_kl": result.kl.item()}
