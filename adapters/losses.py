@@ -1,8 +1,8 @@
 """The losses of learning from corrections: pure functions of tensors, with their sources.
 
-Shapes: B rows, T positions, V vocabulary, N tokens. ``mask`` is True where a token belongs to the completion: a
-prompt's tokens carry no loss. What is left out: the model and batching; rewards (``policy_losses``) and learning from
-a teacher's distribution (``distillation``).
+Shapes: B rows, T positions, V vocabulary, N completion tokens. A prompt's tokens carry no loss: they are not among
+those N. What is left out: the model and batching; rewards (``policy_losses``) and learning from a teacher's
+distribution (``distillation``).
 """
 
 from typing import NamedTuple
@@ -20,18 +20,13 @@ def token_logps(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
     return picked_BT - logits_BTV.logsumexp(-1)
 
 
-def sequence_logps(logps_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Return the log-probability (B,) of each completion: the sum over its tokens."""
-    return torch.where(mask_BT, logps_BT, 0.0).sum(-1)
-
-
-def sft_loss(logps_BT: Tensor, mask_BT: Tensor, total_tokens: int | None = None) -> Tensor:
+def sft_loss(logps_N: Tensor, total_tokens: int | None = None) -> Tensor:
     """Return the mean negative log-likelihood per completion token, a scalar.
 
-    ``total_tokens`` is the count to divide by when this batch is one part of a larger step, so that the parts add up
-    to the mean over the whole step.
+    ``total_tokens`` is the count to divide by when these tokens are one part of a larger step, so that the parts add
+    up to the mean over the whole step.
     """
-    return -sequence_logps(logps_BT, mask_BT).sum() / (total_tokens or mask_BT.sum().clamp(min=1))
+    return -logps_N.sum() / (total_tokens or logps_N.numel())
 
 
 class Preference(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, token_kl, token_logps
+from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, sft_loss, token_kl, token_logps
 from familiar.adapters.protocols import Progress, ProgressCallback
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, Rated, Tree, reference_keys
@@ -82,7 +82,7 @@ class Imitation:
         nll = logits_NV.new_zeros(())
         for row in rows:
             own = next(sequences)
-            nll = nll - own.sum() / total_tokens
+            nll = nll + sft_loss(own, total_tokens)
             if row.rejected_ids:
                 chosen.append(own)
                 rejected.append(next(sequences))

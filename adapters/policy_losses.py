@@ -87,9 +87,10 @@ def grpo_loss(
 ) -> PolicyLoss:
     """Return GRPO's clipped objective, negated (Shao et al. 2024, "DeepSeekMath", eq. 3), with its options:
 
-    - ``old_logps_BT`` are the policy's own before the step. Past 1 - ``epsilon_low`` or 1 + ``epsilon_high`` a token's
-      ratio to them earns nothing more. A wider upper bound, 0.28, lets unlikely tokens grow, whose ratio meets it
-      first, and so keeps the policy from narrowing ("clip-higher": Yu et al. 2025, "DAPO", eq. 10).
+    - ``old_logps_BT`` are the policy's own before the step, ``logps_BT`` itself at the first. Past 1 - ``epsilon_low``
+      or 1 + ``epsilon_high`` a token's ratio to them earns nothing more. A wider upper bound, 0.28, lets unlikely
+      tokens grow, whose ratio meets it first, and so keeps the policy from narrowing ("clip-higher": Yu et al. 2025,
+      "DAPO", eq. 10).
     - ``kl_weight`` x KL to ``ref_logps_BT``, the base's, is added at each token (eq. 4): few prompts, many steps.
     - ``aggregation``: "grpo" averages over each completion's tokens, then over completions, so a token of a long wrong
       answer is punished less than one of a short; "dapo" averages over all tokens of the step, and every token weighs
@@ -107,6 +108,7 @@ def grpo_loss(
     """
     tokens = total_tokens or mask_BT.sum().clamp(min=1)
     rows = total_rows or len(mask_BT)
+    old_logps_BT = old_logps_BT.detach()
     log_ratio_BT = torch.where(mask_BT, logps_BT - old_logps_BT, 0.0)
     if importance_level == "sequence":
         log_ratio_BT = _row_means(log_ratio_BT, mask_BT).unsqueeze(-1).expand_as(log_ratio_BT)
@@ -116,7 +118,7 @@ def grpo_loss(
     clipped_BT = ((ratio_BT < low) & (advantages_B1 < 0)) | ((ratio_BT > high) & (advantages_B1 > 0))
     if behaviour_logps_BT is not None:
         weight_BT = torch.where(mask_BT, old_logps_BT - behaviour_logps_BT, 0.0).exp().clamp(max=behaviour_cap)
-        objective_BT = objective_BT * weight_BT.detach()
+        objective_BT = objective_BT * weight_BT
     kl_BT = torch.zeros_like(objective_BT)
     if ref_logps_BT is not None:
         kl_BT = k3_kl(torch.where(mask_BT, logps_BT, 0.0), torch.where(mask_BT, ref_logps_BT, 0.0))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familiar.memory.errors import InvalidInput
+from familiar.memory.types import Message
 
 Ids = tuple[int, ...]
 
@@ -115,6 +116,14 @@ class Group:
     def tree(self) -> Tree:
         """The prompt with all completions."""
         return Tree(self.prompt_ids, self.completions)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A prompt, and the same with the memories in it that apply to it: what a student and a teacher are asked."""
+
+    messages: tuple[Message, ...]
+    told: tuple[Message, ...]
 
 
 def logps_key(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> str:

@@ -22,7 +22,7 @@ from familiar.adapters.objective import Figures
 from familiar.adapters.policy_losses import group_advantages, grpo_loss
 from familiar.adapters.protocols import Completion, ProgressCallback, Sampler, Teacher
 from familiar.adapters.recipe import Distillation, Policy
-from familiar.adapters.rows import Distilled, Group, Ids
+from familiar.adapters.rows import Distilled, Group, Ids, Lesson
 from familiar.adapters.session import Session, Step
 from familiar.memory.types import Message
 
@@ -37,14 +37,6 @@ class Oracle(Sampler, Teacher, Protocol):
     def encode(self, messages: Sequence[Message], completion: str) -> tuple[list[int], list[int]]:
         """As ``Scorer`` has it."""
         ...
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """A prompt, and the same with the memories in it that apply to it."""
-
-    messages: Messages
-    told: Messages
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class TreeModel:
             new = pack(missing, self.device)
             with torch.no_grad(), _tree_attention(self._causal):
                 hidden_TD = self._layers(self._causal.model.embed_tokens(new.ids_T), new, 0, self._first_layer)
-            for tree, part_TD in zip(missing, torch.split(hidden_TD, new.sizes), strict=True):
+            for tree, part_TD in zip(missing, torch.split(hidden_TD, list(new.sizes)), strict=True):
                 found[tree] = part_TD.clone()
                 self._cache.add(tree, found[tree])
         return torch.cat([found[tree] for tree in trees])

@@ -20,6 +20,8 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from numpy.typing import NDArray
 
+from familiar.daemon.gguf_shape import add_shape
+
 BUILD = Path(__file__).resolve().parent.parent / "build"
 FORMAT = 1  # in the file's name: raise it when what is written changes
 
@@ -123,11 +125,7 @@ def write(path: Path, shape: Shape, seed: int = 0) -> None:
     part = path.with_suffix(".part")
     writer = GGUFWriter(part, "qwen3")
     writer.add_name(path.stem)
-    writer.add_context_length(shape.context)
-    writer.add_embedding_length(shape.width)
-    writer.add_block_count(shape.layers)
-    writer.add_feed_forward_length(shape.ffn)
-    writer.add_head_count(shape.heads)
+    add_shape(writer, context=shape.context, width=shape.width, ffn=shape.ffn, layers=shape.layers, heads=shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_key_length(HEAD_WIDTH)
     writer.add_value_length(HEAD_WIDTH)

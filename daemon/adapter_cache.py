@@ -1,53 +1,37 @@
 """Adapters in memory, loaded from their files when first asked for and dropped when long unused."""
 
+import hashlib
+import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import psutil
 
-from familiar.adapters.gguf_file import read_header
+from familiar.adapters.gguf_lora import check_lora
 from familiar.daemon.llama import Adapter, Context, Model
 from familiar.memory.errors import BadFile
 
 ADAPTERS_KEPT = 256
+_CLOCK_TICK_NS = 3_000_000_000
+"""Longer than any file system's: FAT counts in steps of two seconds."""
 MEMORY_SHARE = 4
 """Adapters that no reply uses are kept within one part in so many of the machine's memory."""
-
-_LORA_TYPES = (0, 1, 8, 30)
-"""The tensor types that adapters are written in: F32, F16, Q8_0, BF16."""
-
-
-def check_adapter(path: Path, architecture: str) -> None:
-    """Raise BadFile unless ``path`` is a whole GGUF LoRA for models of ``architecture``.
-
-    llama.cpp reports most damage as a failed load, but a value of an unexpected type makes it abort, and the service
-    with it; so files are looked through before it gets them. Whether the shapes fit the model it reports without harm.
-    """
-    header = read_header(path)
-    wanted = {"general.type": "adapter", "adapter.type": "lora", "general.architecture": architecture}
-    for key, want in wanted.items():
-        have = header.metadata.get(key)
-        if have != want:
-            raise BadFile(f"The adapter {path} is not for this model: its {key} is {have!r}, not {want!r}.")
-    if not isinstance(header.metadata.get("adapter.lora.alpha"), float):
-        raise BadFile(f"The adapter {path} is damaged: it has no number adapter.lora.alpha.")
-    if not header.tensors:
-        raise BadFile(f"The adapter {path} is empty: it has no tensors.")
-    for tensor in header.tensors.values():
-        if tensor.type not in _LORA_TYPES or len(tensor.shape) != 2 or 0 in tensor.shape:
-            raise BadFile(
-                f"The adapter {path} is damaged: {tensor.name!r} has type {tensor.type}, shape {tensor.shape}."
-            )
 
 
 @dataclass(frozen=True)
 class AdapterKey:
-    """An adapter file as it was when asked for: a file written anew at the same path is another adapter."""
+    """An adapter file as it was when asked for: a file written anew at the same path is another adapter.
+
+    Two files of one size written within a tick of the file system's clock have the same time. Where one is tried right
+    after the other, as in training, ``of_content`` tells them apart.
+    """
 
     path: Path
     modified_ns: int
     size_bytes: int
+    digest: str = ""
 
     @classmethod
     def of(cls, path: Path) -> "AdapterKey":
@@ -57,6 +41,27 @@ class AdapterKey:
         except OSError as error:
             raise BadFile(f"The adapter {path} could not be opened: {error.strerror or error}.") from error
         return cls(path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+    @classmethod
+    def of_content(cls, path: Path) -> "AdapterKey":
+        """Return the key with a hash of the file; raise BadFile when it cannot be read."""
+        key = cls.of(path)
+        # a file that has been there for longer than a tick cannot be written anew and keep its time: hash it once
+        settled = time.time_ns() - key.modified_ns > _CLOCK_TICK_NS
+        return replace(key, digest=_settled_digest(key) if settled else _digest(path))
+
+
+@lru_cache(maxsize=ADAPTERS_KEPT)
+def _settled_digest(key: AdapterKey) -> str:
+    return _digest(key.path)
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadFile(f"The adapter {path} could not be read: {error.strerror or error}.") from error
 
 
 class AdapterCache:
@@ -86,7 +91,7 @@ class AdapterCache:
         """Return the adapter, loading it if need be; raise BadFile when its file is damaged or of another model."""
         adapter = self._loaded.pop(key, None)
         if adapter is None:
-            check_adapter(key.path, self._model.architecture)
+            check_lora(key.path, self._model.architecture)
             adapter = self._model.load_adapter(key.path)
         self._loaded[key] = adapter
         for other in [other for other in self._loaded if other != key and other not in in_use]:

@@ -11,6 +11,10 @@ from familiar.daemon import (
     routes_chat,
     routes_data,
     routes_feedback,
+    routes_files,
+    routes_fine_tuning,
+    routes_graders,
+    routes_learning,
     routes_llama_cpp,
     routes_memories,
     routes_ollama,
@@ -34,8 +38,8 @@ def create_app(state: State) -> FastAPI:
     app.add_middleware(Observer, metrics=state.metrics)
     app.add_middleware(Guard, host=state.settings.host, allowed_hosts=state.settings.allowed_hosts)
     errors.install(app)
-    ours = (routes_feedback, routes_memories, routes_data, routes_admin)
-    for routes in (routes_chat, routes_text, *ours, routes_llama_cpp, routes_ollama):
+    ours = (routes_feedback, routes_memories, routes_graders, routes_learning, routes_data, routes_admin)
+    for routes in (routes_chat, routes_text, routes_files, routes_fine_tuning, *ours, routes_llama_cpp, routes_ollama):
         app.include_router(routes.router(state))
     openapi.install(app)
     return app

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from familiar.daemon.gguf_shape import add_shape
 from familiar.memory.errors import BadFile
 
 if TYPE_CHECKING:
@@ -129,11 +130,9 @@ def _read_vocabulary(path: Path, size: int) -> list[str]:
 def _add_config(writer: "GGUFWriter", config: Config) -> None:
     from gguf import LlamaFileType, PoolingType
 
-    writer.add_context_length(config.positions)
-    writer.add_embedding_length(config.width)
-    writer.add_feed_forward_length(config.ffn)
-    writer.add_block_count(config.layers)
-    writer.add_head_count(config.heads)
+    add_shape(
+        writer, context=config.positions, width=config.width, ffn=config.ffn, layers=config.layers, heads=config.heads
+    )
     writer.add_layer_norm_eps(config.norm_epsilon)
     writer.add_causal_attention(False)
     writer.add_pooling_type(PoolingType.MEAN)

@@ -1,7 +1,8 @@
 """The command ``familiar``: the group, how an error reaches a person, and the commands that run the service.
 
-The other commands are in ``cli_models`` (model files), ``cli_learn`` (learning and versions), ``cli_memory`` (what is
-remembered), ``cli_inbox`` (feedback as files), ``cli_users`` (whose it is) and ``cli_status``.
+The other commands are in ``cli_models`` (model files), ``cli_learn`` (learning, versions), ``cli_jobs`` (fine-tuning),
+``cli_memory`` (what is remembered), ``cli_rule`` (rules and their graders), ``cli_inbox`` (feedback as files),
+``cli_users`` (whose it is) and ``cli_status``.
 Heavy imports happen inside a command, so that ``familiar --help`` is quick.
 """
 
@@ -17,11 +18,12 @@ import click
 
 from familiar.daemon.cli_data import data
 from familiar.daemon.cli_inbox import draft, inbox
+from familiar.daemon.cli_jobs import jobs
 from familiar.daemon.cli_learn import adapters, export, learn, rollback
 from familiar.daemon.cli_memory import memory
-from familiar.daemon.cli_memory_changes import rule
 from familiar.daemon.cli_models import models, pull
 from familiar.daemon.cli_options import load_settings, serve_options, service_options, user_option
+from familiar.daemon.cli_rule import graders, rule
 from familiar.daemon.cli_status import status
 from familiar.daemon.cli_users import users
 from familiar.memory.errors import FamiliarError
@@ -73,7 +75,8 @@ def demo(model: str | None, threads: int | None, keep: str | None, as_json: bool
     sys.exit(0 if passed else 1)
 
 
-for command in (models, pull, learn, adapters, rollback, export, status, memory, rule, users, inbox, draft, data):
+_LEARNING = (learn, adapters, rollback, export)
+for command in (models, pull, *_LEARNING, jobs, status, memory, rule, graders, users, inbox, draft, data):
     cli.add_command(command)
 
 
@@ -106,7 +109,7 @@ def _run(args: Sequence[str] | None) -> int:
         if isinstance(error, click.exceptions.NoArgsIsHelpError):
             click.echo(error.format_message(), err=True)
         else:
-            _say(f"{_one_line(error.format_message())} See `{where} --help`.")
+            _say(f"{_one_line(error.format_message()).rstrip('.')}. See `{where} --help`.")
         return 2
     except click.ClickException as error:
         _say(_one_line(error.format_message()))

@@ -143,10 +143,10 @@ def erase(yes: bool, user: str | None, **flags: Any) -> None:
         who = store.users.get(store.users.id_of(user))
         if not yes:
             held = ", ".join(f"{count} {sort}" for sort, count in store.counts(who.id).items())
-            _confirm(f"Erase all of {who.name}'s, {held}? It cannot be undone.", "Nothing was erased")
+            _confirm(f"Erase everything of {who.name} ({held})? It cannot be undone.", "Nothing was erased")
         with learner_lock(settings.data_dir):
             _erase(settings, store, who)
-    click.echo(f"Erased everything of {who.name}'s.")
+    click.echo(f"Erased everything of {who.name}.")
 
 
 def _erase(settings: "Settings", store: "Store", user: "User") -> None:

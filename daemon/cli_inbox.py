@@ -22,7 +22,7 @@ class _Group(click.Group):
     """A group that by itself does what its command ``status`` does."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, "-h", "--help"):
+        if not args or (args[0].startswith("-") and args[0] not in ("-h", "--help")):
             args = ["status", *args]
         return super().parse_args(ctx, args)
 
@@ -93,6 +93,8 @@ def draft(request: str, out: Path | None, model_id: str, user: str | None, **fla
     from familiar.memory.errors import FamiliarError, InvalidInput
     from familiar.memory.types import Message
 
+    if not request.strip():
+        raise InvalidInput("The request is empty: say what is to be written.", "request")
     if out is not None and out.exists():
         raise InvalidInput(f"{out} exists already: give another -o, or remove it.", "out")
     with open_store(settings) as store:

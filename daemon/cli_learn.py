@@ -4,10 +4,12 @@ They work on the data folder itself, with or without a running service: it looks
 a promotion or a rollback is served from the next request on.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,19 +40,55 @@ PHASES = {
 @user_option
 @click.option("--force", is_flag=True, help="Learn again although nothing has changed.")
 @click.option("--epochs", type=click.IntRange(min=1), help="Passes over the corrections; the recipe's own by default.")
-def learn(force: bool, user: str | None, **flags: Any) -> None:
+@click.option("--now", is_flag=True, help="Learn now, whatever the schedule says; so it does without this too.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be learned, and what that would take.")
+@click.option("--status", is_flag=True, help="Only show whether something is being learned, or why not.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object; what is going on goes to stderr.")
+def learn(force: bool, user: str | None, now: bool, dry_run: bool, status: bool, as_json: bool, **flags: Any) -> None:
     """Train the corrections into a new adapter version, check it, and serve it if it passes."""
+    if now + dry_run + status > 1:
+        raise click.UsageError("--now, --dry-run and --status are three different things: give one of them.")
     settings = load_settings(flags)
+    if dry_run or status:
+        facts, lines = _preview(settings, user) if dry_run else _status(settings, user)
+        click.echo(json.dumps(facts) if as_json else "\n".join(lines))
+        return
     from familiar.daemon.learning import run_learner
 
     try:
-        with progress_display() as on_event:
+        with progress_display(err=as_json) as on_event:
             outcome = run_learner(settings, on_event, force=force, user=user)
     except KeyboardInterrupt:
         click.echo("Stopped; `familiar learn` goes on from here.", err=True)
         raise
+    if as_json:
+        click.echo(json.dumps(asdict(outcome)))
+        return
     for line in outcome_lines(outcome):
         click.echo(line)
+
+
+def _preview(settings: "Settings", user: str | None) -> tuple[dict[str, Any], list[str]]:
+    """What a run would be, and in words."""
+    from familiar.daemon import learning_preview, learning_text
+
+    with open_store(settings) as store:
+        facts = learning_preview.preview(settings, store, store.users.id_of(user))
+    return facts, learning_text.preview_lines(facts)
+
+
+def _status(settings: "Settings", user: str | None) -> tuple[dict[str, Any], list[str]]:
+    """What the running service says of learning, else what the store tells, and in words."""
+    from familiar.daemon import learning_preview, learning_text, local_service
+
+    client = local_service.find(settings, user)
+    if client is not None:
+        with client:
+            facts = client.learning()
+    else:
+        with open_store(settings) as store:
+            facts = learning_preview.status_without_service(settings, store, store.users.id_of(user))
+    return facts, learning_text.status_lines(facts)
 
 
 @contextmanager

@@ -63,7 +63,7 @@ class Opened:
         if not newest:
             raise NotFound("There is no reply yet: ask something first, with `familiar chat` say.", "completion_id")
         ids = [exchange.id for exchange in reversed(newest)]
-        found = pick(ids, wanted, what="reply", param="completion_id", listed_by="nothing but the client that asked")
+        found = pick(ids, wanted, what="reply", param="completion_id", listed_by="only the client that asked")
         return next(exchange for exchange in newest if exchange.id == found)
 
     def conversation(self, scope: str | None, wanted: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The commands of ``familiar memory`` that change what is remembered, and ``familiar rule``."""
+"""The commands of ``familiar memory`` that change what is remembered."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from familiar.daemon.cli_lookup import SCOPES, opened, saying_options
+from familiar.daemon.cli_lookup import opened, saying_options
 from familiar.daemon.cli_options import store_options, user_option
 from familiar.memory.errors import FamiliarError, InvalidInput
 
@@ -179,29 +179,6 @@ def _confirm(memories: "Sequence[Memory]") -> None:
         raise FamiliarError("Nothing was forgotten: nobody answered; --yes forgets without asking.") from None
     if not agreed:
         raise FamiliarError("Nothing was forgotten.")
-
-
-@click.command()
-@click.argument("text")
-@click.option("--scope", type=click.Choice(SCOPES), help="Which requests it applies to.")
-@click.option("--conversation", metavar="ID", help="Which one, with --scope conversation; last: the latest.")
-@store_options
-@user_option
-def rule(text: str, scope: "Scope | None", conversation: str | None, user: str | None, **flags: Any) -> None:
-    """Remember a rule to keep to from now on, such as "Use metric units."."""
-    from dataclasses import replace
-    from uuid import uuid4
-
-    from familiar.feedback import signals
-
-    with opened(flags, user) as at:
-        signal = signals.rule(at.user_id, text, id=f"fb-{uuid4().hex}", now=time.time(), source="cli")
-        made = [replace(each, source="cli") for each in signal.memories]
-        if scope or conversation:
-            where = at.conversation(scope, conversation)
-            made = [replace(each, scope=scope or "conversation", conversation_id=where) for each in made]
-        for memory in at.store.add_feedback(signal.feedback, made):
-            _say("Remembered", memory)
 
 
 def _say(done: str, memory: "Memory") -> None:

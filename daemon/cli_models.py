@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 def models(as_json: bool, **flags: Any) -> None:
     """List the models on this machine; * marks the one that is configured."""
     settings = load_settings(flags)
+    from familiar.daemon import sentence_model
     from familiar.daemon.model_listing import list_models, models_folder
 
     listed = list_models(settings.data_dir, settings.model)
+    for_memory = sentence_model.here(settings)
     if as_json:
-        click.echo(json.dumps({"configured": settings.model, "models": [_entry(model) for model in listed]}))
+        entries = [_entry(model) for model in listed]
+        path = None if for_memory is None else str(for_memory)
+        click.echo(json.dumps({"configured": settings.model, "models": entries, "embedding_model": path}))
         return
     width = max(len(model.id) for model in listed)
     click.echo(f"    {'model':{width}}      size  parameters   context  architecture")
@@ -33,6 +37,13 @@ def models(as_json: bool, **flags: Any) -> None:
         )
     if not any(model.configured for model in listed):
         click.echo(f"The configured model, {settings.model}, is not here: `familiar pull {settings.model}` fetches it.")
+    if for_memory is not None:
+        click.echo(f"Memories are found by meaning with {for_memory} ({_size(for_memory.stat().st_size)}).")
+    elif settings.embedding_model == sentence_model.NONE:
+        click.echo("Memories are found by their words alone, as embedding_model says.")
+    else:
+        wanted = sentence_model.ALIAS if settings.embedding_model == sentence_model.AUTO else settings.embedding_model
+        click.echo(f"Memories are found by their words alone: `familiar pull {wanted}` fetches a model of meaning.")
     click.echo(
         f"Others: `familiar pull USER/REPO` from the model hub, or GGUF files in {models_folder(settings.data_dir)}."
     )

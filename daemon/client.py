@@ -76,6 +76,10 @@ class Client:
         """The service's own account of itself: pid, model, memory, counts."""
         return self._json("GET", "/v1/status")
 
+    def learning(self) -> dict[str, Any]:
+        """What is being learned, or why nothing is."""
+        return self._json("GET", "/v1/learning")
+
     def feedback(self, **fields: Any) -> dict[str, Any]:
         """Send one signal to ``POST /v1/feedback``; returns what was stored."""
         return self._json("POST", "/v1/feedback", {name: value for name, value in fields.items() if value is not None})

@@ -14,6 +14,7 @@ from dataclasses import replace
 from familiar.feedback import edits, signals
 from familiar.feedback.edits import Reading, Turn
 from familiar.feedback.own_words import own_words
+from familiar.feedback.signals import Origin
 from familiar.memory.errors import NotFound
 from familiar.memory.replies import Reply
 from familiar.memory.store import Store
@@ -85,7 +86,7 @@ class EditReader:
         exchange = self._store.exchange(user_id, reply.exchange_id)
         if not edits.is_users_own(turn.text, reply.completion, self._not_the_users(messages, exchange)):
             return ()
-        signal = signals.correction(exchange, turn.text, id=new_id(), now=now, source="history", trust="inferred")
+        signal = signals.correction(Origin(new_id(), now, "history", "inferred"), exchange, turn.text)
         key = f"edit:{exchange.id}:{sha256(' '.join(turn.text.split()))}"
         return self._store.add_feedback(replace(signal.feedback, key=key), signal.memories)
 

@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from familiar.daemon.adapter_cache import AdapterKey, check_adapter
+from familiar.adapters.gguf_lora import check_lora
+from familiar.daemon.adapter_cache import AdapterKey
 from familiar.daemon.embedder import Embedder, embedder_name
 from familiar.daemon.engine_options import DEFAULTS, EngineOptions
 from familiar.daemon.engine_stats import Counters, EngineStats
@@ -133,6 +134,7 @@ class Engine:
         # The vocabulary is used from callers' threads and must outlive each use:
         self._vocab_use = threading.Lock()
         self._after_step: list[Callable[[], None]] = []
+        self._on_request: list[Callable[[], None]] = []
         self._counters = Counters()
         # The thread's own:
         self._scheduler = Scheduler(
@@ -259,12 +261,14 @@ class Engine:
         if adapter is not None:
             key = AdapterKey.of(adapter)
             if not self._scheduler.has_adapter(key):
-                check_adapter(adapter, self.info.architecture)
+                check_lora(adapter, self.info.architecture)
         owner, family = Owner(key, "" if exact else cache_key), Family()
         requests = []
         for index, sampling in enumerate(samplings):
             generation = Generation(len(prompt), self._wake, partial(deliver, index) if deliver else None)
             requests.append(Request(prompt, sampling, owner, generation, exact, whole, family))
+        for call in self._on_request:
+            call()
         with self._changed:
             self._check_open()
             # An empty queue takes any request: one of more choices than may wait would else be told to wait for ever.
@@ -291,6 +295,10 @@ class Engine:
     def after_step(self, call: Callable[[], None]) -> None:
         """Have ``call`` called on the engine's thread after each step, when what it produced has been delivered."""
         self._after_step.append(call)
+
+    def on_request(self, call: Callable[[], None]) -> None:
+        """Have ``call`` called at each request for replies or embeddings, on the asking thread and before its work."""
+        self._on_request.append(call)
 
     def stats(self) -> EngineStats:
         """What has been done so far, and what is being done."""
@@ -319,6 +327,8 @@ class Engine:
         embedder.check(ids)
         if not ids:
             return [], 0
+        for call in self._on_request:
+            call()
         work = _Embedding(embedder, deque(embedder.groups(ids)))
         with self._changed:
             self._check_open()

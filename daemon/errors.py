@@ -92,6 +92,7 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     where = f"{request.method} {request.url.path}"
     message, code = {
         404: (f"There is no {where}: see /openapi.json for what there is.", "not_found"),
+        400: ("The body cannot be read as JSON: it is not UTF-8, or is nested too deeply.", "invalid_json"),
         405: (f"{where} is not allowed: see /openapi.json for the methods.", "method_not_allowed"),
     }.get(error.status_code, (str(error.detail), None))
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"

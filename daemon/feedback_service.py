@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from familiar.daemon.schemas import FeedbackRequest
 from familiar.feedback import rebuttals, signals
-from familiar.feedback.signals import Signal
+from familiar.feedback.signals import Origin, Signal
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory, Trust
@@ -43,15 +43,16 @@ def record(
         raise InvalidInput(f"Feedback is one of {', '.join(KINDS)}, but this has {have}: send one.", "correction")
     if request.note is not None and request.rule is not None:
         raise InvalidInput("A note explains what was said about a reply, not a rule: leave it out.", "note")
+    origin = Origin(f"fb-{secrets.token_hex(12)}", now, source, trust)
     try:
-        signal = _signal(store, user_id, request, exchange, f"fb-{secrets.token_hex(12)}", now)
+        signal = _signal(store, user_id, request, exchange, origin)
     except InvalidInput as error:
         # A signal's text is the field that the request named its kind by.
         raise InvalidInput(str(error), given[0] if error.param == "text" else error.param) from error
     if exchange is not None and not _is_stored(store, exchange):
         store.add_exchange(exchange)
-    feedback = replace(signal.feedback, source=source, trust=trust, key=key)
-    memories = () if trust == "untrusted" else tuple(replace(each, source=source) for each in signal.memories)
+    feedback = replace(signal.feedback, key=key)
+    memories = () if trust == "untrusted" else signal.memories
     # What was said before keeps the memory that it has: the stored ones are those to name.
     return Signal(feedback, store.add_feedback(feedback, memories))
 
@@ -79,11 +80,9 @@ def rebuttal_memories(store: Store, guess: Feedback, text: str, now: float) -> t
     exchange = None if guess.exchange_id is None else store.exchange(guess.user_id, guess.exchange_id)
     bound = rebuttals.is_about_a_question(text)
     return signals.rule(
+        Origin(guess.id, now, guess.source),
         guess.user_id,
         text,
-        id=guess.id,
-        now=now,
-        source=guess.source,
         kind="fact" if bound else None,
         scope="related" if bound else None,
         conversation_id=exchange.conversation_id if exchange else None,
@@ -98,19 +97,17 @@ def _is_stored(store: Store, exchange: Exchange) -> bool:
     return True
 
 
-def _signal(
-    store: Store, user_id: int, request: FeedbackRequest, exchange: Exchange | None, feedback_id: str, now: float
-) -> Signal:
+def _signal(store: Store, user_id: int, request: FeedbackRequest, exchange: Exchange | None, origin: Origin) -> Signal:
     if request.completion_id is not None:
         exchange = store.exchange(user_id, request.completion_id)
     if request.rule is not None:
-        signal = signals.rule(user_id, request.rule, id=feedback_id, now=now)
+        signal = signals.rule(origin, user_id, request.rule)
         about = exchange.id if exchange else None
         return replace(signal, feedback=replace(signal.feedback, exchange_id=about))
     if exchange is None:
         raise InvalidInput("Feedback on a reply needs the completion_id of that reply: send it.", "completion_id")
     if request.rating is not None:
-        return signals.rating(exchange, RATINGS[request.rating], request.note, id=feedback_id, now=now)
+        return signals.rating(origin, exchange, RATINGS[request.rating], request.note)
     if request.preferred is not None:
-        return signals.preference(exchange, request.preferred, request.note, id=feedback_id, now=now)
-    return signals.correction(exchange, request.correction or "", request.note, id=feedback_id, now=now)
+        return signals.preference(origin, exchange, request.preferred, request.note)
+    return signals.correction(origin, exchange, request.correction or "", request.note)

@@ -9,6 +9,14 @@ from pathlib import Path
 from familiar.memory.errors import Busy
 
 
+def holder_pid(data_dir: Path) -> int | None:
+    """The process that took the lock last, which need not have it any more; None where nobody ever did."""
+    try:
+        return int((data_dir / "learner.lock").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 @contextmanager
 def learner_lock(data_dir: Path) -> Iterator[None]:
     """Hold the lock of ``data_dir``; the system releases it however the process ends. Raises Busy."""

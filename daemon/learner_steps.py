@@ -19,13 +19,15 @@ from familiar.adapters.gguf_file import read_header
 from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Recipe
-from familiar.adapters.rows import Encoded, reference_keys
-from familiar.daemon import base_models, model_files
-from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, LlamaScorer
+from familiar.adapters.rows import Encoded, Rated, reference_keys
+from familiar.daemon import base_models, learner_lessons, model_files
+from familiar.daemon.learner_lessons import Lessons, Taught
+from familiar.daemon.oracle import Oracle
+from familiar.daemon.scorer import MOST_CONTEXT_TOKENS
 from familiar.daemon.settings import Settings
-from familiar.feedback.dataset import Dataset, split
-from familiar.feedback.pairs import Example, examples
-from familiar.memory.errors import BadFile
+from familiar.feedback.dataset import Dataset, split, unsplit
+from familiar.feedback.pairs import Example, Rating, examples, ratings
+from familiar.memory.errors import BadFile, NotEnoughSignals
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
 
@@ -75,6 +77,8 @@ class Plan:
     """What a run would learn: from which rows, on which base model, how. Equal fingerprints mean equal runs."""
 
     dataset: Dataset
+    ratings: tuple[Rating, ...]
+    taught: Taught
     base: Path
     base_sha256: str
     recipe: Recipe
@@ -82,8 +86,17 @@ class Plan:
     @property
     def fingerprint(self) -> str:
         """A hash of everything that the run's result depends on."""
-        parts = [self.dataset.fingerprint, self.base_sha256, self.recipe.to_dict()]
+        rated = [[each.id, each.reply, each.desirable] for each in self.ratings]
+        parts = [self.dataset.fingerprint, rated, self.taught.to_json(), self.base_sha256, self.recipe.to_dict()]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Models:
+    """The base model twice: as it is served, and what loads it to be trained, when that is needed."""
+
+    oracle: Oracle
+    load: Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -96,20 +109,35 @@ class Result:
 
 @dataclass(frozen=True)
 class _Rows:
-    """The dataset as token ids; rows too long for the model are in none of these."""
+    """The signals as token ids; rows too long for the model are in none of these."""
 
     train: tuple[Encoded, ...]
+    ratings: tuple[Rated, ...]
     held_out: tuple[Encoded, ...]
     judged: tuple[Example, ...]
     anchors: tuple[Encoded, ...]
 
+    @property
+    def feedback_ids(self) -> list[str]:
+        """The signals that are trained on."""
+        return [*(row.id for row in self.train), *(row.id for row in self.ratings)]
+
 
 def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, Any]) -> Plan:
     """Read what there is to learn from. Raises NotEnoughSignals, and as ``model_files.resolve`` does."""
-    found = examples(store.feedback_rows(user_id))
-    dataset = split(found, min_examples=settings.min_signals)
+    signals = store.feedback_rows(user_id)
+    found, rated = examples(signals), tuple(ratings(signals))
+    taught = learner_lessons.taught(store, user_id)
+    try:
+        dataset = split(found, min_examples=settings.min_signals)
+    except NotEnoughSignals:
+        # What memories say can be learnt, and judged by, without a single correction.
+        if not taught or len(found) + len(rated) + taught.count < settings.min_signals:
+            raise
+        dataset = unsplit(found)
     base = model_files.resolve(settings.model)
-    return Plan(dataset, base, base_models.identify(base, settings.data_dir).sha256, Recipe.from_dict(recipe))
+    sha256 = base_models.identify(base, settings.data_dir).sha256
+    return Plan(dataset, rated, taught, base, sha256, Recipe.from_dict(recipe))
 
 
 def train_and_judge(
@@ -125,33 +153,52 @@ def train_and_judge(
 
     ``check_stop`` is called between any two pieces of work and may raise Stopped.
     """
+    with Oracle.open(planned.base, threads=settings.threads) as oracle:
+        models = Models(oracle, lambda: load_base(planned.base, settings.threads))
+        return train_and_judge_with(models, settings, store, run, planned, folder, phases, check_stop)
+
+
+def train_and_judge_with(
+    models: Models,
+    settings: Settings,
+    store: Store,
+    run: LearningRun,
+    planned: Plan,
+    folder: Path,
+    phases: Phases,
+    check_stop: Callable[[], None],
+) -> Result:
+    """As ``train_and_judge``, with models that are the caller's: many runs in a row load them once."""
+    oracle, scorer = models.oracle, models.oracle.scorer
     probes = load_probes()
+    limit = _context_tokens(planned.base)
 
     def progress(made: Progress) -> None:
         check_stop()
         phases.progress(made)
 
-    with LlamaScorer.open(planned.base, threads=settings.threads) as scorer:
-        with phases("encode"):
-            rows = _encode(scorer, planned.dataset, probes, _context_tokens(planned.base))
-        check_stop()
-        with phases("load"):
-            base = _load_base(planned.base, settings.threads)
-        check_stop()
-        with phases("train"):
-            candidate = _train(store, planned, base, rows, folder, progress)
-        with phases("export"):
-            gguf = candidate / registry.GGUF
-            gguf_lora.to_gguf(candidate, gguf, planned.base)
-        check_stop()
-        with phases("parity"):
-            from familiar.adapters import parity
+    with phases("encode"):
+        lessons = _lessons(planned, oracle, limit, progress)
+        rows = _encode(planned, lessons, oracle, probes, limit, progress)
+    check_stop()
+    with phases("load"):
+        base = models.load()
+    check_stop()
+    current = _current(settings, store, run.user_id, planned.base_sha256)
+    with phases("train"):
+        new = _new_ids(store, run.user_id, rows)
+        candidate = _train(store, planned, base, rows, lessons, oracle, new, folder, progress)
+    with phases("export"):
+        gguf = candidate / registry.GGUF
+        gguf_lora.to_gguf(candidate, gguf, planned.base)
+    check_stop()
+    with phases("parity"):
+        from familiar.adapters import parity
 
-            gap = parity.largest_gap(scorer, gguf, base, candidate, rows.judged[:PARITY_ROWS])
-        check_stop()
-        with phases("gate"):
-            current = _current(settings, store, run.user_id, planned.base_sha256)
-            report = gate.judge(scorer, gguf, current, rows.judged, probes, parity=gap, progress=progress)
+        gap = parity.largest_gap(scorer, gguf, base, candidate, rows.judged[:PARITY_ROWS])
+    check_stop()
+    with phases("gate"):
+        report = gate.judge(scorer, gguf, current, rows.judged, probes, parity=gap, progress=progress)
     if not report.passed:
         return Result(report, None)
     check_stop()
@@ -162,7 +209,7 @@ def train_and_judge(
             run,
             candidate,
             base_sha256=planned.base_sha256,
-            feedback_ids=[row.id for row in rows.train],
+            feedback_ids=rows.feedback_ids,
             report=report,
             now=time.time(),
         )
@@ -175,29 +222,83 @@ def _context_tokens(base: Path) -> int:
     return min(int(header.number(f"{header.architecture}.context_length")), MOST_CONTEXT_TOKENS)
 
 
-def _encode(scorer: LlamaScorer, dataset: Dataset, probes: Probes, limit: int) -> _Rows:
-    train = [_encoded(scorer, example) for example in dataset.train]
-    held_out = [(example, _encoded(scorer, example)) for example in dataset.held_out]
+def _lessons(planned: Plan, oracle: Oracle, limit: int, progress: Callable[[Progress], None]) -> Lessons:
+    """The prompts that memories are taught on; none where the recipe leaves the on-policy stages out."""
+    recipe = planned.recipe
+    if not planned.taught or not (recipe.distillation.rounds or recipe.policy.rounds):
+        return Lessons((), (), (), ())
+    most = limit - max(recipe.distillation.max_tokens, recipe.policy.max_tokens)
+    return learner_lessons.make(planned.taught, oracle, seed=recipe.seed, most_tokens=most, progress=progress)
+
+
+def _encode(
+    planned: Plan,
+    lessons: Lessons,
+    oracle: Oracle,
+    probes: Probes,
+    limit: int,
+    progress: Callable[[Progress], None],
+) -> _Rows:
+    train = [_encoded(oracle, example) for example in planned.dataset.train]
+    judged = [*planned.dataset.held_out, *_taught_replies(planned, lessons, oracle, progress)]
+    held_out = [(example, _encoded(oracle, example)) for example in judged]
+    rated = []
+    for rating in planned.ratings:
+        prompt_ids, reply_ids = oracle.encode(rating.messages, rating.reply)
+        rated.append(Rated(rating.id, tuple(prompt_ids), tuple(reply_ids), rating.desirable))
     anchors = []
     for number, anchor in enumerate(probes.anchors):
-        reply = anchor.reply or scorer.generate(None, anchor.messages, ANCHOR_TOKENS)
-        anchors.append(_encoded(scorer, Example(f"anchor-{number}", anchor.messages, reply, None, "anchor")))
-    fitting = [(example, row) for example, row in held_out if row.tokens <= limit]
+        reply = anchor.reply or oracle.scorer.generate(None, anchor.messages, ANCHOR_TOKENS)
+        anchors.append(_encoded(oracle, Example(f"anchor-{number}", anchor.messages, reply, None, "anchor")))
+    fitting = [(example, row) for example, row in held_out if row.tree.depth <= limit]
     return _Rows(
-        train=tuple(row for row in train if row.tokens <= limit),
+        train=tuple(row for row in train if row.tree.depth <= limit),
+        ratings=tuple(row for row in rated if row.tree.depth <= limit),
         held_out=tuple(row for _, row in fitting),
         judged=tuple(example for example, _ in fitting),
         anchors=tuple(anchors),
     )
 
 
-def _encoded(scorer: LlamaScorer, example: Example) -> Encoded:
-    prompt_ids, chosen_ids = scorer.encode(example.messages, example.chosen)
-    rejected_ids = None if example.rejected is None else tuple(scorer.encode(example.messages, example.rejected)[1])
+def _taught_replies(
+    planned: Plan, lessons: Lessons, oracle: Oracle, progress: Callable[[Progress], None]
+) -> list[Example]:
+    """What the model says with the memories in its prompt, to judge by what it says without them.
+
+    Corrections have the first word: beside them, as many as there are held out of those, and never fewer than two.
+    """
+    most = max(2, len(planned.dataset.held_out)) if planned.dataset.held_out else len(lessons.held_out)
+    chosen = lessons.held_out[:most]
+    replies = oracle.sample(
+        None,
+        [lesson.told for lesson in chosen],
+        group=1,
+        max_tokens=planned.recipe.distillation.max_tokens,
+        temperature=0.0,
+        seed=planned.recipe.seed,
+        progress=progress,
+    )
+    return [
+        Example(f"lesson-{number}", lesson.messages, reply.text, None, "lesson")
+        for number, (lesson, (reply,)) in enumerate(zip(chosen, replies, strict=True))
+        if reply.finish_reason == "stop" and reply.text.strip()
+    ]
+
+
+def _encoded(oracle: Oracle, example: Example) -> Encoded:
+    prompt_ids, chosen_ids = oracle.encode(example.messages, example.chosen)
+    rejected_ids = None if example.rejected is None else tuple(oracle.encode(example.messages, example.rejected)[1])
     return Encoded(example.id, tuple(prompt_ids), tuple(chosen_ids), rejected_ids)
 
 
-def _load_base(base: Path, threads: int) -> Any:
+def _new_ids(store: Store, user_id: int, rows: _Rows) -> frozenset[str]:
+    """The signals that no version of the user has learnt yet."""
+    known = {id for version in store.versions(user_id) for id in version.feedback_ids}
+    return frozenset(rows.feedback_ids) - known
+
+
+def load_base(base: Path, threads: int) -> Any:
+    """Load the model to be trained, and have torch use so many threads (0: as it likes)."""
     import torch
 
     from familiar.adapters import base_model
@@ -208,19 +309,27 @@ def _load_base(base: Path, threads: int) -> Any:
 
 
 def _train(
-    store: Store, planned: Plan, base: Any, rows: _Rows, folder: Path, progress: Callable[[Progress], None]
+    store: Store,
+    planned: Plan,
+    base: Any,
+    rows: _Rows,
+    lessons: Lessons,
+    oracle: Oracle,
+    new: frozenset[str],
+    folder: Path,
+    progress: Callable[[Progress], None],
 ) -> Path:
-    """The best epoch's folder. Reference log-probabilities are in the store before the first step is taken."""
+    """The best round's folder. Reference log-probabilities are in the store before the first step is taken."""
     from familiar.adapters.train import train
 
-    references = store.cached_logps(planned.base_sha256, reference_keys([*rows.train, *rows.held_out]))
+    references = store.cached_logps(planned.base_sha256, reference_keys([*rows.train, *rows.held_out, *rows.ratings]))
     stored = set(references)
 
     def store_and_tell(made: Progress) -> None:
-        new = {key: value for key, value in references.items() if key not in stored}
-        if new and made.phase != "reference":
-            store.cache_logps(planned.base_sha256, new)
-            stored.update(new)
+        new_logps = {key: value for key, value in references.items() if key not in stored}
+        if new_logps and made.phase != "reference":
+            store.cache_logps(planned.base_sha256, new_logps)
+            stored.update(new_logps)
         progress(made)
 
     return train(
@@ -232,7 +341,32 @@ def _train(
         reference_logps=references,
         progress=store_and_tell,
         anchors=_within(rows.anchors, ANCHOR_VALUES // base.config.vocab_size),
+        ratings=rows.ratings,
+        stages=_stages(planned, lessons, oracle, folder / "policy"),
+        new_ids=new,
     )
+
+
+def _stages(planned: Plan, lessons: Lessons, oracle: Oracle, folder: Path) -> list[Any]:
+    """Self-distillation where there are lessons, then GRPO where graders apply to them."""
+    from familiar.adapters.stages import DistillationStage, PolicyStage, Where
+
+    recipe, where, stages = planned.recipe, Where(oracle, planned.base, folder), list[Any]()
+    if lessons.train and recipe.distillation.rounds:
+        stages.append(DistillationStage(lessons.train, where, recipe.distillation, recipe.batch_size, recipe.seed))
+    if lessons.graded and recipe.policy.rounds:
+        prompts = [*lessons.graded, *lessons.graded_held_out]
+        stages.append(
+            PolicyStage(
+                [each.messages for each in lessons.graded],
+                [each.messages for each in lessons.graded_held_out],
+                learner_lessons.rewards(prompts, oracle.answer),
+                where,
+                recipe.policy,
+                recipe.seed,
+            )
+        )
+    return stages
 
 
 def _within(anchors: tuple[Encoded, ...], tokens: int) -> tuple[Encoded, ...]:

@@ -49,12 +49,14 @@ def run_learner(
     *,
     force: bool = False,
     user: str | None = None,
+    on_start: Callable[["subprocess.Popen[bytes]"], None] = lambda child: None,
 ) -> Outcome:
     """Run one learning run to its end, calling ``on_event`` with each "phase" and "progress" event.
 
     Args:
         force: learn again although nothing changed since the last run.
         user: whose corrections are learned, by name; None is the default user.
+        on_start: called with the child, which leads a session of its own, as soon as it runs.
 
     Raises:
         FamiliarError: the one that the learner reported (Busy, NotEnoughSignals, …).
@@ -79,6 +81,7 @@ def run_learner(
             start_new_session=True,
         )
     try:
+        on_start(child)
         outcome = _relay(child, on_event)
         code = child.wait()
     finally:

@@ -171,6 +171,7 @@ class Model:
             self.handle = c.llama_model_load_from_file(os.fsencode(path), params)
             if not self.handle:
                 raise BadFile(f"The model {path} could not be loaded: {_reason()}.")
+        self.path = path
         self.on_gpu = gpu_layers != 0 and bool(c.llama_supports_gpu_offload())
         self.vocab = Vocab(self.handle)
         self.architecture = self.metadata("general.architecture") or "unknown"
@@ -192,7 +193,7 @@ class Model:
         return template.decode("utf-8", "replace") if template else None
 
     def load_adapter(self, path: Path) -> Adapter:
-        """Load a LoRA from a file that ``check_adapter`` has passed; raise BadFile when it does not fit the model."""
+        """Load a LoRA from a file that ``check_lora`` has passed; raise BadFile when it does not fit the model."""
         with _loading:
             _reports.clear()
             handle = c.llama_adapter_lora_init(self.handle, os.fsencode(path))

@@ -145,6 +145,7 @@ def stop(child: "subprocess.Popen[bytes]", timeout_s: float) -> None:
     if child.poll() is not None:
         return
     child.send_signal(signal.SIGTERM)
+    child.send_signal(signal.SIGCONT)  # a learner that a service has paused would not hear of it
     try:
         child.wait(timeout_s)
     except subprocess.TimeoutExpired:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     ProcessCollector,
     disable_created_metrics,
@@ -81,6 +82,10 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+
+    def gauge(self, name: str, meaning: str, read: Callable[[], float]) -> None:
+        """Add a figure that is read when it is asked for."""
+        Gauge(f"familiar_{name}", meaning, registry=self._registry).set_function(read)
 
     def text(self) -> bytes:
         """Everything in Prometheus' text format, version 0.0.4."""

@@ -1,7 +1,8 @@
 """The model ids of the API: which of adapter and memory each one serves (pure).
 
 ``familiar`` is the current adapter with memory, ``familiar:memory`` the base model with memory, ``familiar:adapter``
-the current adapter without memory, ``familiar:vN`` adapter version N without memory, ``familiar:base`` neither.
+the current adapter without memory, ``familiar:vN`` adapter version N without memory, ``familiar:base`` neither. What a
+fine-tuning job made is served under the name that the job gave it (``ft:…``), without memory.
 """
 
 import re
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from familiar.memory.errors import NotFound
+from familiar.memory.finetuning_types import TunedModel
 
 DEFAULT = "familiar"
 EMBEDDING = ("familiar:embedding", DEFAULT)
@@ -19,10 +21,11 @@ _VERSION = re.compile(r"familiar:v([1-9]\d{0,8})")
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What an id asks for: the current adapter, a version by number, or none; and whether memory is shown."""
+    """What an id asks for: the current adapter, a version by number, a fine-tuned one, or none; and whether memory is
+    shown."""
 
     id: str
-    adapter: Literal["current"] | int | None
+    adapter: Literal["current"] | int | TunedModel | None
     memory: bool
 
 
@@ -46,15 +49,18 @@ class UnknownModel(NotFound):
         super().__init__(f"The model {model!r} does not exist: use one of {', '.join(known)}.", "model")
 
 
-def listed(versions: Sequence[int], *, adapter: bool) -> list[str]:
+def listed(versions: Sequence[int], tuned: Sequence[TunedModel] = (), *, adapter: bool) -> list[str]:
     """The ids that are served, the default first; ``adapter`` says whether a version is current."""
     fixed = [model for model in _FIXED if adapter or model != "familiar:adapter"]
-    return fixed + [f"familiar:v{number}" for number in versions]
+    return [*fixed, *(f"familiar:v{number}" for number in versions), *(each.id for each in tuned)]
 
 
-def parse(model: str, versions: Sequence[int], *, adapter: bool) -> ModelChoice:
+def parse(model: str, versions: Sequence[int], tuned: Sequence[TunedModel] = (), *, adapter: bool) -> ModelChoice:
     """What ``model`` asks for. Raises UnknownModel, which lists what there is."""
-    known = listed(versions, adapter=adapter)
+    for each in tuned:
+        if each.id == model:
+            return ModelChoice(model, each, memory=False)
+    known = listed(versions, tuned, adapter=adapter)
     if model not in known:
         raise UnknownModel(model, known)
     version = _VERSION.fullmatch(model)

@@ -81,7 +81,7 @@ def _context_tokens(model: Model, path: Path, options: EngineOptions, free_bytes
         )
     if options.context_tokens:
         return options.context_tokens
-    metadata = _metadata(path)
+    metadata = read_metadata(path)
     kv_bytes = kv_bytes_per_token(metadata, options.kv_type)
     free = _free_for_caches(model, path, metadata, options.gpu_layers, free_bytes)
     tokens = automatic_context(trained, options.slots, kv_bytes, free)
@@ -100,11 +100,12 @@ def _context_tokens(model: Model, path: Path, options: EngineOptions, free_bytes
     return tokens
 
 
-def _metadata(path: Path) -> Mapping[str, object]:
+def read_metadata(path: Path) -> Mapping[str, object]:
+    """Return what a model file says of itself; nothing where we cannot read what llama.cpp may."""
     try:
         return read_header(path).metadata
     except BadFile:
-        return {}  # llama.cpp has read it, and may know more kinds of file than we do
+        return {}
 
 
 def _free_for_caches(

@@ -15,7 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from familiar.daemon import schemas_chat, schemas_text
+from familiar.daemon import schemas_chat, schemas_fine_tuning, schemas_text
 from familiar.daemon.schemas_replies import ChatCompletionChunk, Error, TextCompletionChunk
 
 Responses = dict[int | str, dict[str, Any]]
@@ -89,6 +89,8 @@ def install(app: FastAPI) -> None:
         _add(schemas["ChatRequest"], schemas_chat.IGNORED, schemas_chat.UNSUPPORTED)
         _add(schemas["TextRequest"], schemas_text.IGNORED, schemas_text.UNSUPPORTED)
         _add(schemas["EmbeddingRequest"], schemas_text.EMBEDDING_IGNORED, {})
+        _add(schemas["JobRequest"], (), schemas_fine_tuning.UNSUPPORTED)
+        _add(schemas["ReinforcementHyperparameters"], schemas_fine_tuning.IGNORED, {})
         _add(schemas["ChatMessage"], (), dict.fromkeys(schemas_chat.MESSAGE_EMPTY, schemas_chat.EMPTY))
         for operations in document["paths"].values():
             for operation in operations.values():

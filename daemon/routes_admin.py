@@ -67,6 +67,7 @@ def router(state: State) -> APIRouter:
             # The model file is mapped, so its pages count as resident.
             "rss_minus_model_bytes": rss - info.size_bytes,
             "torch_loaded": "torch" in sys.modules,
+            "learning": state.learning.state(user),
         }
 
     # A response class of no media type: the figures are text, but an error is JSON here too.

@@ -60,10 +60,12 @@ def router(state: State) -> APIRouter:
 
 
 def _models(state: State, user: int) -> dict[str, dict[str, Any]]:
-    """OpenAI's model objects by id; a version was created when it was promoted, the others when the service started."""
-    versions = state.adapters.fitting(user)
+    """OpenAI's model objects by id; a version was created when it was promoted, the fixed ones with the service."""
+    versions, tuned = state.adapters.fitting(user), state.adapters.tuned(user)
     created = {f"familiar:v{version.number}": version.created_at for version in versions}
-    ids = model_ids.listed([version.number for version in versions], adapter=state.adapters.current(user) is not None)
+    created |= {model.id: model.created_at for model in tuned}
+    current = state.adapters.current(user) is not None
+    ids = model_ids.listed([version.number for version in versions], tuned, adapter=current)
     return {
         name: {
             "id": name,

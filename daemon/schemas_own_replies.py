@@ -276,6 +276,7 @@ class Status(Reply):
     rss_bytes: int
     rss_minus_model_bytes: Annotated[int, Field(description="may be below zero: the mapped model need not be resident")]
     torch_loaded: bool
+    learning: Literal["off", "waiting", "running", "paused"]
 
 
 class Health(Reply):

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familiar.daemon.adapter_cache import AdapterCache, AdapterKey
+from familiar.daemon.drawing import log_softmax
 from familiar.daemon.llama import BATCH_TOKENS, Batch, Context, Model
 from familiar.daemon.model_loading import flash_attention
 from familiar.daemon.sampling import Sampler, Sampling
@@ -22,7 +23,7 @@ from familiar.memory.errors import BadFile, InvalidInput
 from familiar.memory.types import Message
 
 MOST_CONTEXT_TOKENS = 8192
-_MOST_LOGITS = 1 << 24
+MOST_LOGITS = 1 << 24
 """Logits in memory at once: 64 MB of them."""
 
 
@@ -31,13 +32,14 @@ class LlamaScorer:
 
     def __init__(self, model: Model, context: Context, context_tokens: int) -> None:
         vocab = model.vocab
-        self._model = model
+        self.model = model
+        """For a ``LlamaSampler`` beside it, which is to be closed first."""
         self._vocab = vocab
         self._context = context
         self._context_tokens = context_tokens
         self._adapters = AdapterCache(model, context)
         self._template = ChatTemplate(model.chat_template(), bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
-        self._piece = max(1, min(BATCH_TOKENS, _MOST_LOGITS // vocab.size))
+        self._piece = max(1, min(BATCH_TOKENS, MOST_LOGITS // vocab.size))
         self._batch = Batch(BATCH_TOKENS)
 
     @classmethod
@@ -53,7 +55,7 @@ class LlamaScorer:
     def close(self) -> None:
         """Free the context and the model; harmless when done already."""
         self._context.close()
-        self._model.close()
+        self.model.close()
 
     def __enter__(self) -> "LlamaScorer":
         return self
@@ -105,7 +107,7 @@ class LlamaScorer:
                     self._context.decode(self._batch)
                     position += len(piece)
                 if not self._context.has_numbers(row):
-                    self._give_up(adapter)
+                    damaged(self._context, adapter)
                 token = sampler.sample(self._context, row)
                 if self._vocab.ends_generation(token):
                     break
@@ -129,7 +131,7 @@ class LlamaScorer:
         self._start(adapter, len(prompt) + len(reply))
         ids = [*prompt, *reply[:-1]]
         first = len(prompt) - 1  # the prompt's last position is the one that predicts the reply's first token
-        for start, end in [*_pieces(0, first, BATCH_TOKENS), *_pieces(first, len(ids), self._piece)]:
+        for start, end in [*pieces(0, first, BATCH_TOKENS), *pieces(first, len(ids), self._piece)]:
             outputs = end - start if start >= first else 0
             self._batch.clear()
             self._batch.add(0, start, ids[start:end], outputs=outputs)
@@ -137,13 +139,8 @@ class LlamaScorer:
             if outputs:
                 logits_TV = self._context.outputs(outputs)
                 if np.isnan(logits_TV[:, 0]).any():
-                    self._give_up(adapter)
-                yield _log_softmax(logits_TV)
-
-    def _give_up(self, adapter: Path | None) -> NoReturn:
-        self._context.wipe()  # or the next text would meet the NaN in the cache
-        what = f"adapter {adapter}" if adapter else "model"
-        raise BadFile(f"The {what} computes no numbers (NaN): its weights are damaged.")
+                    damaged(self._context, adapter)
+                yield log_softmax(logits_TV)
 
     def _start(self, adapter: Path | None, tokens: int) -> None:
         """Set the adapter and empty the cache, once it is known that ``tokens`` fit."""
@@ -151,17 +148,17 @@ class LlamaScorer:
             raise InvalidInput(
                 f"The text is {tokens} tokens but the context holds {self._context_tokens}: shorten it.", "messages"
             )
-        self._context.set_adapter(None if adapter is None else self._adapters.get(AdapterKey.of(adapter)))
+        self._context.set_adapter(None if adapter is None else self._adapters.get(AdapterKey.of_content(adapter)))
         self._context.keep(0, 0)
 
 
-def _pieces(start: int, end: int, most: int) -> list[tuple[int, int]]:
+def damaged(context: Context, adapter: Path | None) -> NoReturn:
+    """Raise BadFile for weights that compute no numbers."""
+    context.wipe()  # or the next text would meet the NaN in the cache
+    what = f"adapter {adapter}" if adapter else "model"
+    raise BadFile(f"The {what} computes no numbers (NaN): its weights are damaged.")
+
+
+def pieces(start: int, end: int, most: int) -> list[tuple[int, int]]:
+    """Return the (start, end) of consecutive pieces of at most ``most``, which together are from start to end."""
     return [(at, min(at + most, end)) for at in range(start, end, most)]
-
-
-def _log_softmax(logits_TV: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the log-probabilities; the sum over the vocabulary is taken in float64."""
-    shifted = logits_TV - logits_TV.max(axis=-1, keepdims=True)
-    total = np.exp(shifted).sum(axis=-1, keepdims=True, dtype=np.float64)
-    log_probs: NDArray[np.float32] = (shifted - np.log(total)).astype(np.float32)
-    return log_probs

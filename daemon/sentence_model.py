@@ -64,8 +64,15 @@ def resolve(settings: Settings, progress: Progress = _silent) -> Path | None:
         progress(f"{_BY_WORDS}: {error}")
         return None
     if found is None:
-        progress(f"{_BY_WORDS}: `familiar pull {ALIAS}` gets the model that finds them by meaning (90 MB, once).")
+        progress(f"{_BY_WORDS}: `familiar pull {ALIAS}` gets the model that finds them by meaning (84 MB, once).")
     return found
+
+
+def here(settings: Settings) -> Path | None:
+    """The file that ``embedding_model`` means where it is on this machine; nothing is downloaded or converted."""
+    if settings.embedding_model == NONE:
+        return None
+    return find() if settings.embedding_model == AUTO else model_files.find(settings.embedding_model)
 
 
 def pull(progress: Progress = _silent) -> Path:

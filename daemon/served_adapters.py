@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from familiar.adapters import registry
+from familiar.adapters.folders import read_manifest
 from familiar.daemon import model_ids
+from familiar.daemon.fine_tuning_folders import gguf_path
 from familiar.daemon.fitting import fitting_versions
 from familiar.daemon.model_ids import ModelChoice
 from familiar.memory.errors import BadFile
+from familiar.memory.finetuning_types import TunedModel
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion
 
@@ -52,10 +55,17 @@ class ServedAdapters:
         """The versions that can be served on this base model, oldest first."""
         return fitting_versions(self._store.versions(user_id), self._base_sha256)
 
+    def tuned(self, user_id: int) -> list[TunedModel]:
+        """The fine-tuned models that can be served on this base model, oldest first; imported ones have no files."""
+        models = self._store.fine_tuning.models(user_id)
+        fitting = [model for model in models if model.base_sha256 == self._base_sha256()]
+        return [model for model in fitting if gguf_path(self._data_dir, model).is_file()]
+
     def parse(self, user_id: int, model: str) -> ModelChoice:
         """What a model id asks for. Raises UnknownModel."""
         numbers = [version.number for version in self._store.versions(user_id)]
-        return model_ids.parse(model, numbers, adapter=self.current(user_id) is not None)
+        tuned = self._store.fine_tuning.models(user_id)
+        return model_ids.parse(model, numbers, tuned, adapter=self.current(user_id) is not None)
 
     def fall_back_for(self, user_id: int, model: str, error: BadFile) -> Served:
         """``fall_back`` for a model id."""
@@ -65,6 +75,8 @@ class ServedAdapters:
         """The adapter for a request. Raises BadFile where ``choice`` leaves no way to fall back."""
         if choice.adapter is None:
             return Served()
+        if isinstance(choice.adapter, TunedModel):
+            return Served(self.tuned_path(choice.adapter))
         if choice.adapter == "current":
             # Where nothing fits the base model, the current version is refused below, which says why.
             version = self.current(user_id) or self._store.current_version(user_id)
@@ -96,11 +108,26 @@ class ServedAdapters:
                 f"Adapter v{version.number} was trained on another base model: serve that model, or learn anew."
             )
         path = self._data_dir / version.folder / registry.GGUF
+        return self._checked(path, lambda: registry.verify(self._data_dir, version))
+
+    def tuned_path(self, model: TunedModel) -> Path:
+        """A fine-tuned model's GGUF file. Raises BadFile when it is not what was made, or is for another base model."""
+        if model.base_sha256 != self._base_sha256():
+            raise BadFile(f"{model.id} was trained on another base model: serve that model, or fine-tune anew.")
+        path = gguf_path(self._data_dir, model)
+
+        def verify() -> None:
+            if read_manifest(path.parent)["sha256"].get(registry.GGUF) != model.gguf_sha256:
+                raise BadFile(f"{path} is not the adapter of {model.id} as it was made: fine-tune anew.")
+
+        return self._checked(path, verify)
+
+    def _checked(self, path: Path, verify: Callable[[], object]) -> Path:
         state = _state(path)
         with self._lock:
             if state is not None and self._good.get(path) == state:
                 return path
-        registry.verify(self._data_dir, version)
+        verify()
         with self._lock:
             # As it was before it was read: what changes meanwhile is read again.
             self._good[path] = state

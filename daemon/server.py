@@ -105,20 +105,25 @@ class Server(uvicorn.Server):
         self._interrupts = interrupts
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take requests, and files in the inbox."""
+        """Take requests, and files in the inbox, and learn."""
         await super().startup(sockets)
         if self._interrupts.received:  # before uvicorn took the signals
             self.should_exit = True
         self._parts.inbox.start()
+        self._parts.learning.start()
+        self._parts.fine_tuning.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests and no more files, and wait for the running ones."""
+        """Take no more requests and no more files, and wait for the running ones, and for a learner's current step."""
+        learner = asyncio.create_task(asyncio.to_thread(self._parts.learning.stop))
         await asyncio.to_thread(self._parts.inbox.stop)
         timer = asyncio.get_running_loop().call_later(self._grace_s, self._parts.outbox.stop)
         try:
             await super().shutdown(sockets)
         finally:
             timer.cancel()
+            await learner
+            await asyncio.to_thread(self._parts.fine_tuning.stop)
 
 
 @contextmanager

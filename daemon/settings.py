@@ -18,6 +18,7 @@ import platformdirs
 
 from familiar.adapters.recipe import Recipe
 from familiar.daemon.engine_options import CHOICES, LIMITS, EngineOptions
+from familiar.daemon.learning_times import LearningTimes
 from familiar.memory.errors import InvalidInput
 
 CONFIG_ENV = "FAMILIAR_CONFIG"
@@ -161,6 +162,49 @@ class Settings:
         ),
     )
     seed: int = field(default=Recipe.seed, metadata=_about("seed of training", key="learn.seed", low=0))
+    learn_schedule: str = field(
+        default="idle",
+        metadata=_about(
+            "when the service [learns by itself](learning.md): `idle`, `off`, or a cron expression in local time",
+            key="learn.schedule",
+        ),
+    )
+    idle_minutes: float = field(
+        default=10.0,
+        metadata=_about("with `idle`: how long nobody has used the model", key="learn.idle_minutes", low=0),
+    )
+    allowed_hours: str = field(
+        default="any",
+        metadata=_about(
+            "the hours in which it may learn by itself, such as `22:00-07:00`, in local time; `any` is all",
+            key="learn.allowed_hours",
+        ),
+    )
+    on_battery: bool = field(
+        default=False, metadata=_about("learn by itself on battery power too", key="learn.on_battery")
+    )
+    min_new_signals: int = field(
+        default=4,
+        metadata=_about(
+            "corrections since a user's last run that the next one by itself needs", key="learn.min_new_signals", low=1
+        ),
+    )
+    max_minutes: float = field(
+        default=30.0,
+        metadata=_about(
+            "how long a run by itself may work, pauses left out; a later one goes on where it stopped",
+            key="learn.max_minutes",
+            low=0.1,
+        ),
+    )
+    resume_after_s: float = field(
+        default=10.0,
+        metadata=_about(
+            "seconds without a request after which learning, which each request pauses, goes on",
+            key="learn.resume_after_s",
+            low=0,
+        ),
+    )
     config_file: Path | None = None
 
     @property
@@ -197,6 +241,11 @@ class Settings:
     def engine_options(self) -> EngineOptions:
         """How to open the engine. Raises InvalidInput where two settings do not go together."""
         return EngineOptions(**{name: getattr(self, name) for name in ENGINE_FIELDS})
+
+    @property
+    def learning_times(self) -> LearningTimes:
+        """When to learn unasked. Raises InvalidInput for a cron expression or hours that cannot be read."""
+        return LearningTimes.parse(self.learn_schedule, self.idle_minutes, self.allowed_hours)
 
     @property
     def recipe(self) -> dict[str, int | float]:
@@ -255,7 +304,12 @@ def load(
     given = {name: value for name, value in flags.items() if value is not None}
     chosen = config_file or given.pop("config", None) or env.get(CONFIG_ENV) or None
     path = Path(str(chosen)).expanduser() if chosen else default_config_file()
-    found = path.is_file()
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise InvalidInput(
+            f"{path} cannot be read ({error.strerror}): check its folder's permissions.", "config"
+        ) from error
     if chosen and not found:
         raise InvalidInput(f"There is no configuration file at {path}: make it, or leave the option out.", "config")
     from_file = _read(path) if found else {}

@@ -25,11 +25,13 @@ def pick(ids: Sequence[str], wanted: str, *, what: str, param: str, listed_by: s
     The letters before the dash may be left out. Raises ``NotFound`` or ``InvalidInput`` for ``param``, in words that
     call an id's thing ``what`` and say that ``listed_by`` lists them.
     """
+    if not wanted:
+        raise InvalidInput(f"The id of the {what} is empty: {listed_by} lists them.", param)
     if wanted == LAST and ids:
         return ids[-1]
     if wanted in ids:
         return wanted
-    found = [id for id in ids if wanted and (id.startswith(wanted) or id.partition("-")[2].startswith(wanted))]
+    found = [id for id in ids if id.startswith(wanted) or id.partition("-")[2].startswith(wanted)]
     if not found:
         raise NotFound(f'No {what} has an id that begins with "{wanted}": {listed_by} lists them.', param)
     if len(found) > 1:

@@ -16,6 +16,7 @@ from familiar.feedback import regenerations, signals
 from familiar.feedback.own_words import own_words
 from familiar.feedback.rebuttals import rebuttal, says_again
 from familiar.feedback.said import statements
+from familiar.feedback.signals import Origin
 from familiar.memory.history import history_keys
 from familiar.memory.replies import Reply
 from familiar.memory.store import Store
@@ -99,11 +100,9 @@ class SignalService:
         self, asked: _Asked, text: str, conversation_id: str | None, conversation_only: bool
     ) -> tuple[Memory, ...]:
         signal = signals.rule(
+            Origin(new_id(), asked.now, "chat"),
             asked.user_id,
             text,
-            id=new_id(),
-            now=asked.now,
-            source="chat",
             scope="conversation" if conversation_only else None,
             conversation_id=conversation_id,
         )

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from familiar.daemon import base_models
+from familiar.daemon.activity import Activity
 from familiar.daemon.auth import Identify
 from familiar.daemon.chat_service import ChatService
 from familiar.daemon.engine import Engine
+from familiar.daemon.files_store import FilesStore
+from familiar.daemon.fine_tuning_service import FineTuningService
 from familiar.daemon.inbox_files import Folders
 from familiar.daemon.inbox_watch import InboxWatch
+from familiar.daemon.learning_service import LearningService
+from familiar.daemon.learning_turn import Turn
 from familiar.daemon.metrics import Metrics
 from familiar.daemon.outbox import Outbox
 from familiar.daemon.recalling import Preparation
@@ -47,12 +52,18 @@ class State:
     inbox: InboxWatch
     recaller: Recaller
     preparation: Preparation
+    turn: Turn
+    learning: LearningService
+    files: FilesStore
+    fine_tuning: FineTuningService
     started_at: float
     clock: Callable[[], float] = field(default=time.time)
 
     def close(self) -> None:
         """End what still generates, let it be logged, and close the engine and the store."""
         self.inbox.stop()
+        self.learning.stop()
+        self.fine_tuning.stop()
         self.preparation.close()
         self.engine.close()
         self.workers.shutdown()
@@ -98,6 +109,13 @@ def make(
     preparation = Preparation(engine, store, recaller)
     if engine.embedding_model is not None:
         preparation.start()
+    activity = Activity(engine.stats)
+    turn = Turn(settings.database, activity, settings.resume_after_s)
+    engine.on_request(turn.touch)
+    metrics = Metrics(engine.stats)
+    metrics.gauge("learning_running", "1 while a learner's process runs.", lambda: turn.holder() is not None)
+    metrics.gauge("learning_paused", "1 while it is paused.", lambda: turn.paused() is not None)
+    files = FilesStore(store, settings.data_dir, clock)
     return State(
         settings,
         store,
@@ -109,10 +127,14 @@ def make(
         outbox,
         workers,
         identify,
-        Metrics(engine.stats),
+        metrics,
         InboxWatch(store, folders, clock),
         recaller,
         preparation,
+        turn,
+        LearningService(settings, store, turn, activity, clock),
+        files,
+        FineTuningService(settings, store, files, turn, clock),
         started_at=clock(),
         clock=clock,
     )

@@ -1,4 +1,4 @@
-"""A user's files in the data folder: adapters, unfinished runs, what they dropped into the inbox, their drafts.
+"""A user's files in the data folder: adapters, runs, uploads and fine-tuned models, the inbox's, their drafts.
 
 What is left out: logs, which are of the service and not of one user.
 """
@@ -33,7 +33,8 @@ def remove(store: Store, data_dir: Path, user: User) -> None:
 
 
 def _paths(store: Store, data_dir: Path, user: User) -> Iterator[Path]:
-    yield data_dir / "adapters" / str(user.id)
+    for folder in ("adapters", "files", "fine_tuning"):
+        yield data_dir / folder / str(user.id)
     yield from (data_dir / "runs" / run.id for run in store.runs(user.id))
     default = user.id == store.default_user()
     for top in (data_dir / "inbox", data_dir / "drafts"):

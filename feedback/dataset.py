@@ -57,6 +57,11 @@ def split(
     return Dataset(train, held_out, _fingerprint(train, held_out))
 
 
+def unsplit(examples: Sequence[Example]) -> Dataset:
+    """All examples as training ones, for a run that is judged by something else."""
+    return Dataset(tuple(examples), (), _fingerprint(examples, ()))
+
+
 def _held_out_groups(examples: Sequence[Example], share: float, min_held_out: int, seed: int) -> set[str]:
     sizes: dict[str, int] = defaultdict(int)
     for example in examples:

@@ -1,6 +1,6 @@
 """From stored signals to training examples. Pure.
 
-What is left out: ratings, which have no second reply to compare with, and rules, which have no prompt.
+What is left out: rules, which have no prompt.
 """
 
 import hashlib
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from familiar.feedback.signals import last_user_message
 from familiar.memory.types import Exchange, Feedback, Message
 from familiar.memory.words import same_words_key
+
+_COMPARED = ("correction", "preference")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
     """
     latest: dict[str, Example] = {}
     for feedback, exchange in rows:
-        if feedback.kind not in ("correction", "preference") or feedback.trust == "untrusted":
+        if feedback.kind not in _COMPARED or feedback.trust == "untrusted":
             continue
         if exchange is None or not feedback.text or _used_tools(exchange.messages):
             continue
@@ -49,6 +51,34 @@ def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
             rejected=exchange.completion if exchange.completion.strip() else None,
             group=_group(exchange.messages),
         )
+    return list(latest.values())
+
+
+@dataclass(frozen=True)
+class Rating:
+    """A reply that the user called good or bad, with nothing to compare it with. ``id`` is the feedback's."""
+
+    id: str
+    messages: tuple[Message, ...]
+    reply: str
+    desirable: bool
+
+
+def ratings(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Rating]:
+    """The ratings in signals given oldest first, the last one of each exchange, under the same rules as ``examples``.
+
+    A reply that was corrected as well is left out: the correction says more.
+    """
+    corrected = {exchange.id for feedback, exchange in rows if exchange and feedback.kind in _COMPARED}
+    latest: dict[str, Rating] = {}
+    for feedback, exchange in rows:
+        if feedback.kind != "rating" or not feedback.rating or feedback.trust == "untrusted":
+            continue
+        if exchange is None or exchange.id in corrected or _used_tools(exchange.messages):
+            continue
+        if exchange.completion.strip():
+            good = feedback.rating > 0
+            latest[exchange.id] = Rating(feedback.id, exchange.messages, exchange.completion, good)
     return list(latest.values())
 
 

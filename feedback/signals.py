@@ -1,8 +1,8 @@
 """What the user says about a reply, checked and turned into the rows that it becomes. Pure: nothing is stored here.
 
-Every function takes the ``id`` for the feedback (``fb-…``) and the time ``now`` (seconds since the epoch); the
-memories are named after it. Texts are kept without the white space around them. Raises ``InvalidInput``, whose
-``param`` is ``text``, ``note`` or ``rating``. What is left out: finding signals in a client's history.
+The memories are named after the feedback. Texts are kept without the white space around them. Every function raises
+``InvalidInput``, whose ``param`` is ``text``, ``note`` or ``rating``. What is left out: finding signals in a client's
+history.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,16 @@ MAX_CHARS = 32_000
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A signal's id (``fb-…``), when it was given (seconds since the epoch), by which door, and whose words it is."""
+
+    id: str
+    now: float
+    source: str = "api"
+    trust: Trust = "stated"
+
+
+@dataclass(frozen=True)
 class Signal:
     """One signal and the memories that it makes, to be stored together."""
 
@@ -24,16 +34,7 @@ class Signal:
     memories: tuple[Memory, ...]
 
 
-def correction(
-    exchange: Exchange,
-    text: str,
-    note: str | None = None,
-    *,
-    id: str,
-    now: float,
-    source: str = "api",
-    trust: Trust = "stated",
-) -> Signal:
+def correction(origin: Origin, exchange: Exchange, text: str, note: str | None = None) -> Signal:
     """``text`` is what the reply should have been; ``note`` states the rule behind it, if there is one.
 
     Gives an example memory (the last user message with the right reply) and, for a note, one that states it.
@@ -41,57 +42,36 @@ def correction(
     text = _reply(exchange, text, "corrected")
     note = _note(note)
     prompt = last_user_message(exchange.messages)
-    memories = _noted(note, exchange.user_id, id, now, source)
+    memories = _noted(origin, exchange.user_id, note)
     if prompt:
         scope = default_scope("example", text)
-        example = Memory(_memory_id(id), exchange.user_id, now, "example", text, prompt, id, scope, source=source)
+        example = _memory(origin, exchange.user_id, "example", text, scope, prompt=prompt)
         memories = (example, *memories)
-    return Signal(_feedback("correction", exchange, text, None, note, id, now, source, trust), memories)
+    return Signal(_feedback(origin, "correction", exchange, text=text, note=note), memories)
 
 
-def rating(
-    exchange: Exchange,
-    value: int,
-    note: str | None = None,
-    *,
-    id: str,
-    now: float,
-    source: str = "api",
-    trust: Trust = "stated",
-) -> Signal:
+def rating(origin: Origin, exchange: Exchange, value: int, note: str | None = None) -> Signal:
     """``value`` is +1 or -1 for the reply as a whole. Gives a memory only for a note."""
     if value not in (1, -1):
         raise InvalidInput(f"A rating is 1 (good) or -1 (bad), not {value}.", "rating")
     note = _note(note)
-    memories = _noted(note, exchange.user_id, id, now, source)
-    return Signal(_feedback("rating", exchange, None, int(value), note, id, now, source, trust), memories)
+    memories = _noted(origin, exchange.user_id, note)
+    return Signal(_feedback(origin, "rating", exchange, rating=int(value), note=note), memories)
 
 
-def preference(
-    exchange: Exchange,
-    text: str,
-    note: str | None = None,
-    *,
-    id: str,
-    now: float,
-    source: str = "api",
-    trust: Trust = "stated",
-) -> Signal:
+def preference(origin: Origin, exchange: Exchange, text: str, note: str | None = None) -> Signal:
     """``text`` is another reply that the user likes better. Gives a memory only for a note."""
     text = _reply(exchange, text, "preferred")
     note = _note(note)
-    memories = _noted(note, exchange.user_id, id, now, source)
-    return Signal(_feedback("preference", exchange, text, None, note, id, now, source, trust), memories)
+    memories = _noted(origin, exchange.user_id, note)
+    return Signal(_feedback(origin, "preference", exchange, text=text, note=note), memories)
 
 
 def rule(
+    origin: Origin,
     user_id: int,
     text: str,
     *,
-    id: str,
-    now: float,
-    source: str = "api",
-    trust: Trust = "stated",
     kind: MemoryKind | None = None,
     scope: Scope | None = None,
     conversation_id: str | None = None,
@@ -101,13 +81,10 @@ def rule(
     ``kind`` and ``scope`` follow from the text where they are not given. ``conversation_id`` is where it was said.
     """
     text = _text(text, "text", "rule")
-    feedback = Feedback(id, user_id, now, "rule", text=text, source=source, trust=trust)
+    feedback = Feedback(origin.id, user_id, origin.now, "rule", text=text, source=origin.source, trust=origin.trust)
     kind = kind or kind_of(text)
     scope = scope or default_scope(kind, text)
-    memory = Memory(
-        _memory_id(id), user_id, now, kind, text, None, id, scope, conversation_id=conversation_id, source=source
-    )
-    return Signal(feedback, (memory,))
+    return Signal(feedback, (_memory(origin, user_id, kind, text, scope, conversation_id=conversation_id),))
 
 
 def last_user_message(messages: Sequence[Message]) -> str:
@@ -116,17 +93,16 @@ def last_user_message(messages: Sequence[Message]) -> str:
 
 
 def _feedback(
+    origin: Origin,
     kind: FeedbackKind,
     exchange: Exchange,
-    text: str | None,
-    rating: int | None,
+    *,
+    text: str | None = None,
+    rating: int | None = None,
     note: str | None,
-    id: str,
-    now: float,
-    source: str,
-    trust: Trust,
 ) -> Feedback:
-    return Feedback(id, exchange.user_id, now, kind, exchange.id, text, rating, note, source, trust)
+    user_id, about = exchange.user_id, exchange.id
+    return Feedback(origin.id, user_id, origin.now, kind, about, text, rating, note, origin.source, origin.trust)
 
 
 def _reply(exchange: Exchange, text: str, what: str) -> str:
@@ -150,12 +126,33 @@ def _text(text: str, param: str, what: str) -> str:
     return text
 
 
-def _noted(note: str | None, user_id: int, feedback_id: str, now: float, source: str) -> tuple[Memory, ...]:
+def _noted(origin: Origin, user_id: int, note: str | None) -> tuple[Memory, ...]:
     if note is None:
         return ()
-    id, kind = f"{_memory_id(feedback_id)}-rule", kind_of(note)
-    return (Memory(id, user_id, now, kind, note, None, feedback_id, default_scope(kind, note), source=source),)
+    kind = kind_of(note)
+    return (_memory(origin, user_id, kind, note, default_scope(kind, note), suffix="-rule"),)
 
 
-def _memory_id(feedback_id: str) -> str:
-    return f"mem-{feedback_id.removeprefix('fb-')}"
+def _memory(
+    origin: Origin,
+    user_id: int,
+    kind: MemoryKind,
+    text: str,
+    scope: Scope,
+    *,
+    prompt: str | None = None,
+    conversation_id: str | None = None,
+    suffix: str = "",
+) -> Memory:
+    return Memory(
+        id=f"mem-{origin.id.removeprefix('fb-')}{suffix}",
+        user_id=user_id,
+        created_at=origin.now,
+        kind=kind,
+        text=text,
+        prompt=prompt,
+        feedback_id=origin.id,
+        scope=scope,
+        conversation_id=conversation_id,
+        source=origin.source,
+    )

@@ -6,7 +6,7 @@ Functions over a ``Connection``; ``Store`` is their face to the rest of the prog
 from collections.abc import Sequence
 from typing import Literal
 
-from familiar.memory import exchanges, free_space, memories, rows, users
+from familiar.memory import exchanges, memories, rows, users
 from familiar.memory.database import Connection
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.types import Exchange, Feedback, Memory
@@ -91,16 +91,6 @@ def settle(
             (state, text, id, user_id),
         )
         return memories.put_all(connection, made, now, cap) if state == "active" else ()
-
-
-def delete(connection: Connection, user_id: int, id: str) -> None:
-    """See ``Store.delete_feedback``."""
-    with connection.write():
-        if not connection.execute("DELETE FROM feedback WHERE id = ? AND user_id = ?", (id, user_id)):
-            raise _missing(id)
-        memories.merge_index(connection)
-        free_space.mark(connection)
-    free_space.finish(connection)
 
 
 def _in_state(connection: Connection, user_id: int, state: str) -> list[Feedback]:

@@ -46,7 +46,7 @@ def forget(connection: Connection, user_id: int, ids: Sequence[str], now: float)
 
     with backup.locked(connection.path):
         backups, left = backup.clean(connection.path, now, clean)
-        named = targets.memory_ids | targets.feedback_ids
+        named = targets.memory_ids | purge.signals_to_go(connection, targets)
         files, unread = scrub.scrub(connection.path.parent, targets.everywhere, named)
         purged = purge.purge(connection, targets)
         finished = free_space.finish(connection)

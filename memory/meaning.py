@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
-NEAREST = 10
+NEAREST = 18
 """Background requests that a memory's hubness is measured by."""
-TEMPERATURE = 0.05
+TEMPERATURE = 0.07
 """Of the attention over written pairs: a cosine this much lower weighs e times less."""
 ASSOCIATION = 0.5
 """What the associated statements weigh beside the request, where a written request is the same as it; less by as much
@@ -99,13 +99,14 @@ class Background:
         # A written request is not told by its own pair what it has to do with: others would not be.
         alike = centred @ keys.T
         alike[-pairs:][np.diag_indices(pairs)] = -1
-        compared = _associated(centred, alike, values)
+        compared = _associated(centred, alike, _attention(alike) @ values)
         return cls(request_centre, statement_centre, keys, values, compared, _hubness(values, compared))
 
-    def request(self, vectors: Vectors) -> Vectors:
-        """Requests' vectors as they are compared, of the same shape (requests, dimensions)."""
-        centred = _centred(vectors, self.request_centre)
-        return _associated(centred, centred @ self.keys.T, self.values)
+    def request(self, vector: Vectors) -> Vectors:
+        """A request's vector as it is compared, of the same shape (dimensions,)."""
+        centred = _centred(vector, self.request_centre)
+        alike = products(self.keys, centred)
+        return _associated(centred, alike, products(self.values.T, _attention(alike)))
 
     def statement(self, vectors: Vectors) -> Vectors:
         """Memories' vectors as they are compared, of the same shape (memories, dimensions)."""
@@ -120,8 +121,17 @@ class Background:
 
         ``request`` has shape (dimensions,) and is as it is compared.
         """
-        alike: Vectors = self.values @ request - self.values_hubness
+        alike: Vectors = products(self.values, request) - self.values_hubness
         return np.partition(alike, -NEAREST)[-NEAREST:]
+
+
+def products(vectors: Vectors, vector: Vectors) -> Vectors:
+    """The product of each of the vectors, shape (n, dimensions), with one, shape (n,).
+
+    On this thread alone: BLAS would have a second one help, and wait for it while llama.cpp has all cores.
+    """
+    found: Vectors = np.einsum("nd,d->n", vectors, vector)
+    return found
 
 
 def _hubness(statements: Vectors, requests: Vectors) -> Vectors:
@@ -130,12 +140,17 @@ def _hubness(statements: Vectors, requests: Vectors) -> Vectors:
     return nearest
 
 
-def _associated(centred: Vectors, alike: Vectors, values: Vectors) -> Vectors:
-    """Requests with what the pairs associate with them; ``alike`` has shape (requests, pairs)."""
-    likest = alike.max(1, keepdims=True)
-    weights = np.exp((alike - likest) / TEMPERATURE)
-    associated = _unit((weights / weights.sum(1, keepdims=True)) @ values)
-    return _unit(centred + ASSOCIATION * np.maximum(likest, 0) * associated)
+def _attention(alike: Vectors) -> Vectors:
+    """What each pair weighs for requests that are so much alike to its own, shape (..., pairs): 1 in all."""
+    weights = np.exp((alike - alike.max(-1, keepdims=True)) / TEMPERATURE)
+    attention: Vectors = weights / weights.sum(-1, keepdims=True)
+    return attention
+
+
+def _associated(centred: Vectors, alike: Vectors, associated: Vectors) -> Vectors:
+    """Requests, so much ``alike`` to the pairs' (shape (..., pairs)), with what the pairs associate with them."""
+    likest = np.maximum(alike.max(-1, keepdims=True), 0)
+    return _unit(centred + ASSOCIATION * likest * _unit(associated))
 
 
 def _centred(vectors: Vectors, centre: Vectors) -> Vectors:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from familiar.memory import eviction, exchanges, restating, rows, users
 from familiar.memory.database import Connection, Row
 from familiar.memory.errors import InvalidInput, NotFound
-from familiar.memory.types import Memory, MemoryKind, MemoryState, Scope
+from familiar.memory.types import Memory, MemoryChanges, MemoryKind, MemoryState
 from familiar.memory.words import words
 
 _ACTIVE: tuple[MemoryState, ...] = ("active",)
@@ -119,32 +119,13 @@ def put_all(connection: Connection, made: Sequence[Memory], now: float, cap: int
     return tuple(get(connection, memory.user_id, id) for memory, id in zip(made, ids, strict=True))
 
 
-def edit(
-    connection: Connection,
-    user_id: int,
-    id: str,
-    now: float,
-    *,
-    text: str | None = None,
-    prompt: str | None = None,
-    scope: Scope | None = None,
-    kind: MemoryKind | None = None,
-    pinned: bool | None = None,
-    conversation_id: str | None = None,
-) -> Memory:
+def edit(connection: Connection, user_id: int, id: str, now: float, changes: MemoryChanges) -> Memory:
     """See ``Store.edit_memory``."""
     with connection.write():
         before = get(connection, user_id, id)
-        after = replace(
-            before,
-            text=before.text if text is None else text.strip(),
-            prompt=before.prompt if prompt is None else prompt.strip(),
-            scope=before.scope if scope is None else scope,
-            kind=before.kind if kind is None else kind,
-            pinned=before.pinned if pinned is None else pinned,
-            conversation_id=before.conversation_id if conversation_id is None else conversation_id,
-        )
-        if after.kind != "example" and prompt is None:
+        after = replace(before, **changes)
+        after = replace(after, text=after.text.strip(), prompt=None if after.prompt is None else after.prompt.strip())
+        if after.kind != "example" and "prompt" not in changes:
             after = replace(after, prompt=None)
         if not after.text:
             raise InvalidInput("The memory is empty: write what is to be remembered, or forget it.", "text")
@@ -219,8 +200,6 @@ def _put(connection: Connection, memory: Memory) -> Memory:
             id=stored.id,
             conversation_id=memory.conversation_id or stored.conversation_id,
             pinned=memory.pinned or stored.pinned,
-            uses=stored.uses,
-            last_used_at=stored.last_used_at,
         )
         _update(connection, kept)
     return kept

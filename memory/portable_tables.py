@@ -131,6 +131,52 @@ TABLES: dict[str, Table] = {
         },
         ("created_at_s", "memory_id", "adapter_version", "shown", "prompt", "completion", "followed"),
     ),
+    "files": Table(
+        {"id": "t", "created_at_s": "r", "filename": "t", "purpose": "t"}, ("created_at_s", "filename", "purpose")
+    ),
+    "fine_tuning_jobs": Table(
+        {
+            "id": "t",
+            "created_at_s": "r",
+            "state": "t",
+            "model": "t",
+            "base_sha256": "t",
+            "name": "t",
+            "training_file": "t",
+            "validation_file": "T",
+            "suffix": "T",
+            "seed": "i",
+            "method": "j",
+            "metadata": "J",
+            "finished_at_s": "R",
+            "estimated_finish_s": "R",
+            "fine_tuned_model": "T",
+            "trained_tokens": "I",
+            "result_file": "T",
+            "error": "J",
+        },
+        ("created_at_s", "name"),
+    ),
+    "fine_tuning_events": Table(
+        {
+            "id": "t",
+            "job_id": "t",
+            "created_at_s": "r",
+            "level": "t",
+            "type": "t",
+            "message": "t",
+            "data": "j",
+        },
+        ("job_id", "created_at_s", "message"),
+    ),
+    "fine_tuning_checkpoints": Table(
+        {"id": "t", "job_id": "t", "created_at_s": "r", "step": "i", "model": "t", "metrics": "j"},
+        ("job_id", "step"),
+    ),
+    "fine_tuned_models": Table(
+        {"id": "t", "job_id": "t", "created_at_s": "r", "step": "i", "base_sha256": "t", "gguf_sha256": "t"},
+        ("job_id", "step", "gguf_sha256"),
+    ),
 }
 """In the order in which they are written: what is referred to comes first."""
 
@@ -146,6 +192,12 @@ REFERENCES: dict[tuple[str, str], str] = {
     ("graders", "memory_id"): "memories",
     ("probes", "memory_id"): "memories",
     ("probes", "adapter_version"): "adapter_versions",
+    ("fine_tuning_jobs", "training_file"): "files",
+    ("fine_tuning_jobs", "validation_file"): "files",
+    ("fine_tuning_jobs", "result_file"): "files",
+    ("fine_tuning_events", "job_id"): "fine_tuning_jobs",
+    ("fine_tuning_checkpoints", "job_id"): "fine_tuning_jobs",
+    ("fine_tuned_models", "job_id"): "fine_tuning_jobs",
 }
 """The columns that name a row of another table; what only keeps a name (``schema``) is followed too."""
 
@@ -153,6 +205,9 @@ REQUIRED = frozenset(REFERENCES) - {
     ("learning_runs", "version"),
     ("exchanges", "adapter_version"),
     ("probes", "adapter_version"),
+    ("fine_tuning_jobs", "training_file"),
+    ("fine_tuning_jobs", "validation_file"),
+    ("fine_tuning_jobs", "result_file"),
 }
 """Those whose row must be there."""
 

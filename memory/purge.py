@@ -27,12 +27,17 @@ _PLAIN = {
     "probes": ("prompt", "completion"),
     "graders": ("name",),
     "learning_runs": ("error",),
+    "files": ("filename",),
+    "fine_tuning_jobs": ("suffix",),
+    "fine_tuning_events": ("message",),
 }
 _JSON = {
     "exchanges": ("messages_json", "sampling_json"),
     "graders": ("definition_json",),
     "learning_runs": ("config_json", "report_json"),
     "adapter_versions": ("report_json",),
+    "fine_tuning_jobs": ("method_json", "metadata_json", "error_json"),
+    "fine_tuning_events": ("data_json",),
 }
 _KEYS = {"graders": "id", "adapter_versions": "number"}
 _AT_ONCE = 500
@@ -116,7 +121,7 @@ def purge(connection: Connection, targets: Targets) -> Purged:
     """Take ``targets`` out of the rows in one transaction. ``free_space.finish`` then takes them out of the file."""
     everywhere, nearby = targets.everywhere, targets.nearby
     with connection.write():
-        feedback_ids = targets.feedback_ids | _stating(connection, targets, everywhere)
+        feedback_ids = signals_to_go(connection, targets)
         memory_ids = targets.memory_ids | _holding(connection, targets.user_id, everywhere)
         gone = connection.read(
             f"SELECT id FROM memories WHERE user_id = ? AND (id IN {_IDS} OR feedback_id IN {_IDS}) ORDER BY seq",
@@ -156,7 +161,7 @@ def wipe(connection: Connection, user_id: int, *, keep_user: bool) -> None:
     with connection.write():
         for table in ("current_versions", "adapter_versions", "learning_runs", "graders", "memories", "feedback"):
             connection.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
-        for table in ("exchanges", "conversations"):
+        for table in ("exchanges", "conversations", "fine_tuning_jobs", "files"):
             connection.execute(f"DELETE FROM {table} WHERE user_id = ?", (user_id,))
         if not keep_user:
             connection.execute("DELETE FROM users WHERE id = ?", (user_id,))
@@ -164,8 +169,9 @@ def wipe(connection: Connection, user_id: int, *, keep_user: bool) -> None:
         free_space.mark(connection)
 
 
-def _stating(connection: Connection, targets: Targets, everywhere: Redactor) -> set[str]:
-    """The user's signals that hold a text, or state again what was a rule or a fact."""
+def signals_to_go(connection: Connection, targets: Targets) -> frozenset[str]:
+    """The signals of ``targets``, and the user's others that hold a text, or state again what was a rule or a fact."""
+    everywhere = targets.everywhere
     stated = {same_text_key(text) for text in targets.statements}
     found = set()
     for row in connection.read(
@@ -176,7 +182,7 @@ def _stating(connection: Connection, targets: Targets, everywhere: Redactor) -> 
         again = again or same_text_key(row["note"] or "") in stated
         if again or everywhere.holds(row["text"]) or everywhere.holds(row["note"]):
             found.add(row["id"])
-    return found
+    return targets.feedback_ids | found
 
 
 def _holding(connection: Connection, user_id: int, everywhere: Redactor) -> set[str]:

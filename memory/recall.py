@@ -50,6 +50,8 @@ _USERS = 64
 """Users whose memories are kept in memory."""
 _LOOKED_AT = 30
 """The best matches, of which those that are relevant are shown."""
+_READ_AT_ONCE = 50
+"""Memories with all words of a request that are read to see which are its corrections; of more, FTS5 tells."""
 _AT_ONCE = 8
 """Memories without a vector that are given one before a search; the rest are found by words until they have one."""
 
@@ -84,14 +86,16 @@ NOTHING = Recalled((), (), 0)
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """Of the candidates at ``positions``, best first."""
+class _Found:
+    """The best matches' sequence numbers and figures, best first, and which memories have all words of the request."""
 
     seqs: list[int]
     scores: list[float]
     relevance: list[float]
     words: list[float]
     meanings: list[float | None]
+    having_all: list[int] | None
+    """The newest first (see ``shared_words.Shared``); None also where they are too many to be read."""
 
 
 class Recaller:
@@ -122,21 +126,27 @@ class Recaller:
         """Give a user's memories the vectors that they lack, so that no request waits; return how many got one."""
         if self._embed is None or self._background is None:
             return 0
-        return vectors.embed_missing(self._store.connection, user_id, self._embed, self._background, limit=limit)
+        index = self._index(user_id)
+        with index.lock:
+            index.refresh()
+            missing = index.missing(limit)
+        return vectors.embed_missing(self._store.connection, missing, self._embed, self._background)
 
     def search(self, user_id: int, request: str, limit: int = 20) -> list[Ranked]:
         """The user's active memories that share a word or a meaning with the request, best first.
 
         Before them come the examples for the very same prompt.
         """
+        beginning = _beginning(request)
+        ranked, having_all = self._search(user_id, beginning, self.request_vector(user_id, beginning), limit)
+        if having_all is None:
+            having_all = restating.with_prompt(self._store.connection, user_id, request)
         same = [
-            Ranked(example, 1.0, 1.0, 1.0, None, same_prompt=True)
-            for example in restating.with_prompt(self._store.connection, user_id, request)
-            if same_words_key(example.prompt or "") == same_words_key(request)
+            Ranked(memory, 1.0, 1.0, 1.0, None, same_prompt=True)
+            for memory in having_all
+            if memory.kind == "example" and same_words_key(memory.prompt or "") == same_words_key(request)
         ]
         given = {each.memory.id for each in same}
-        request = _beginning(request)
-        ranked = self.rank(user_id, request, self.request_vector(user_id, request), limit)
         found = [each for each in ranked if each.memory.id not in given and (each.words or each.relevance >= 0)]
         return [*same, *found][:limit]
 
@@ -154,22 +164,11 @@ class Recaller:
             # What was said a moment ago applies to this very request. A store that cannot be written can be searched.
             with suppress(Busy, NoSpace):
                 self.prepare(user_id, limit=_AT_ONCE)
-        vector: Vectors = self._background.request(self._embed([request]))[0]
-        return vector
+        return self._background.request(self._embed([request])[0])
 
     def rank(self, user_id: int, request: str, vector: Vectors | None, limit: int) -> list[Ranked]:
         """As ``search``, for a request whose vector is known: all that takes time with many memories."""
-        index = self._index(user_id)
-        with index.lock:
-            index.refresh()
-            found = self._score(index, request, vector, limit)
-        by_seq = memories.by_seqs(self._store.connection, user_id, found.seqs)
-        ranked = []
-        columns = (found.seqs, found.scores, found.relevance, found.words, found.meanings)
-        for seq, score, relevance, words, meaning in zip(*columns, strict=True):
-            if seq in by_seq:
-                ranked.append(Ranked(by_seq[seq], score, relevance, words, meaning))
-        return sorted(ranked, key=lambda each: (-each.score, -each.memory.created_at))
+        return self._search(user_id, request, vector, limit)[0]
 
     def recall(
         self,
@@ -216,8 +215,29 @@ class Recaller:
             self._indexes.move_to_end(user_id)
             return index
 
-    def _score(self, index: MemoryIndex, request: str, vector: Vectors | None, limit: int) -> _Scores:
-        shares = shared_words.share(self._store.connection, index, request)
+    def _search(
+        self, user_id: int, request: str, vector: Vectors | None, limit: int
+    ) -> tuple[list[Ranked], list[Memory] | None]:
+        """The best matches, and all memories that have all words of the request, where it is known which they are."""
+        index = self._index(user_id)
+        with index.lock:
+            index.refresh()
+            found = self._score(index, request, vector, limit)
+        wanted = list(dict.fromkeys([*found.seqs, *(found.having_all or ())]))
+        by_seq = memories.by_seqs(self._store.connection, user_id, wanted)
+        ranked = []
+        columns = (found.seqs, found.scores, found.relevance, found.words, found.meanings)
+        for seq, score, relevance, words, meaning in zip(*columns, strict=True):
+            if seq in by_seq:
+                ranked.append(Ranked(by_seq[seq], score, relevance, words, meaning))
+        ranked.sort(key=lambda each: (-each.score, -each.memory.created_at))
+        if found.having_all is None:
+            return ranked, None
+        return ranked, [by_seq[seq] for seq in found.having_all if seq in by_seq]
+
+    def _score(self, index: MemoryIndex, request: str, vector: Vectors | None, limit: int) -> _Found:
+        shared = shared_words.share(self._store.connection, index, request)
+        shares, having_all = shared.shares, shared.having_all
         positions = _best(shares, _SHORTLIST)
         if vector is not None:
             positions = np.union1d(positions, index.nearest(vector))
@@ -233,12 +253,13 @@ class Recaller:
             relevance[known] = _relevance(words[known], meanings[known], strangers) - _wanted(len(index))
         scores = _supported(index, positions, scores)
         order = np.lexsort((-index.seqs[positions], -scores))[:limit]
-        return _Scores(
+        return _Found(
             index.seqs[positions[order]].tolist(),
             scores[order].tolist(),
             relevance[order].tolist(),
             words[order].tolist(),
             [None if math.isnan(each) else each for each in meanings[order].tolist()],
+            None if having_all is None or len(having_all) > _READ_AT_ONCE else index.seqs[having_all].tolist()[::-1],
         )
 
 
@@ -322,7 +343,7 @@ def _reason(match: Ranked) -> Reason:
 
 def _best(scores: Vectors, most: int) -> Positions:
     """The positions of the highest scores over 0, ascending."""
-    found = np.flatnonzero(scores)
+    found = np.flatnonzero(scores != 0)  # numpy finds what is true in a tenth of the time
     if len(found) > most:
         found = np.sort(found[np.argpartition(-scores[found], most)[:most]])
     return found

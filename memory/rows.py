@@ -6,7 +6,7 @@ import math
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Used
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, StoredGrader, Used
 from familiar.memory.words import same_text_key
 
 
@@ -83,6 +83,18 @@ def memory(row: sqlite3.Row) -> Memory:
         ended_at=row["ended_at_s"],
         uses=row["uses"],
         last_used_at=row["last_used_at_s"],
+    )
+
+
+def grader(row: sqlite3.Row) -> StoredGrader:
+    """The grader of a row of ``graders``."""
+    return StoredGrader(
+        id=row["id"],
+        user_id=row["user_id"],
+        created_at=row["created_at_s"],
+        name=row["name"],
+        definition=json.loads(row["definition_json"]),
+        memory_id=row["memory_id"],
     )
 
 

@@ -271,6 +271,80 @@ CREATE TABLE logp_cache ( -- reference log-probabilities, computed once with the
     PRIMARY KEY (base_sha256, key)
 ) WITHOUT ROWID;
 
+CREATE TABLE files ( -- what was uploaded for fine-tuning, and its results; the bytes are in the data folder
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- file-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    filename TEXT NOT NULL, -- its owner's name for it
+    purpose TEXT NOT NULL CHECK (purpose IN ('fine-tune', 'fine-tune-results'))
+);
+CREATE INDEX files_by_user ON files (user_id, created_at_s, seq);
+
+CREATE TABLE fine_tuning_jobs ( -- fine-tuning that was asked for with data of its own, apart from memory and feedback
+    seq INTEGER PRIMARY KEY, -- jobs run in this order, one at a time over all users
+    id TEXT NOT NULL UNIQUE, -- ftjob-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    state TEXT NOT NULL CHECK (state IN
+        ('validating_files', 'queued', 'running', 'paused', 'succeeded', 'failed', 'cancelled')),
+    model TEXT NOT NULL, -- as it was asked for
+    base_sha256 TEXT NOT NULL, -- of the base model's GGUF
+    name TEXT NOT NULL, -- of the model that it makes, ft:...
+    training_file TEXT NOT NULL, -- no foreign key: files may be deleted before their jobs
+    validation_file TEXT,
+    suffix TEXT,
+    seed INTEGER NOT NULL,
+    method_json TEXT NOT NULL CHECK (json_valid(method_json)), -- as OpenAI's API has it; "auto" until files are read
+    metadata_json TEXT CHECK (metadata_json IS NULL OR json_valid(metadata_json)),
+    finished_at_s REAL,
+    estimated_finish_s REAL, -- while it runs
+    fine_tuned_model TEXT, -- the name, once the model is there
+    trained_tokens INTEGER,
+    result_file TEXT,
+    error_json TEXT CHECK (error_json IS NULL OR json_valid(error_json)) -- code, message and param, when it failed
+);
+CREATE INDEX fine_tuning_jobs_by_user ON fine_tuning_jobs (user_id, seq);
+CREATE INDEX fine_tuning_jobs_to_do ON fine_tuning_jobs (seq)
+    WHERE state IN ('validating_files', 'queued', 'running');
+
+CREATE TABLE fine_tuning_events ( -- what happened to a job, step by step
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- ftevent-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    job_id TEXT NOT NULL REFERENCES fine_tuning_jobs(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    level TEXT NOT NULL CHECK (level IN ('info', 'warn', 'error')),
+    type TEXT NOT NULL CHECK (type IN ('message', 'metrics')),
+    message TEXT NOT NULL,
+    data_json TEXT NOT NULL CHECK (json_valid(data_json)) -- of metrics: the step and its figures
+);
+CREATE INDEX fine_tuning_events_by_job ON fine_tuning_events (job_id, seq);
+
+CREATE TABLE fine_tuning_checkpoints ( -- the models that a job made on its way
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- ftckpt-...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    job_id TEXT NOT NULL REFERENCES fine_tuning_jobs(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    step INTEGER NOT NULL,
+    model TEXT NOT NULL, -- its name, ft:...:ckpt-step-N; no foreign key: the model may be deleted
+    metrics_json TEXT NOT NULL CHECK (json_valid(metrics_json)),
+    UNIQUE (job_id, step)
+);
+
+CREATE TABLE fine_tuned_models ( -- the models of jobs that are served; a checkpoint's and the finished one share files
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE, -- the model's name, ft:...
+    user_id INTEGER NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+    job_id TEXT NOT NULL REFERENCES fine_tuning_jobs(id) ON DELETE CASCADE,
+    created_at_s REAL NOT NULL,
+    step INTEGER NOT NULL, -- after which its weights are; its folder is named by job and step
+    base_sha256 TEXT NOT NULL, -- of the base model's GGUF
+    gguf_sha256 TEXT NOT NULL -- of adapter.gguf
+);
+CREATE INDEX fine_tuned_models_by_user ON fine_tuned_models (user_id, seq);
+
 CREATE VIEW corrections AS -- each correction beside what it corrects
 SELECT f.id AS feedback_id, f.user_id, f.created_at_s, e.id AS exchange_id, e.model, e.adapter_version,
     (SELECT json_extract(turn.value, '$.content') FROM json_each(e.messages_json) AS turn

@@ -19,7 +19,7 @@ from familiar.memory import portable_format
 from familiar.memory.errors import InvalidInput
 from familiar.memory.redact import Redactor
 
-FOLDERS = ("adapters", "drafts", "exports", "inbox", "logs", "runs")
+FOLDERS = ("adapters", "drafts", "exports", "files", "fine_tuning", "inbox", "logs", "runs")
 """The folders of a data folder that may hold text, with all that is in them. Backups are databases: see ``backup``."""
 
 WEIGHTS = frozenset({".gguf", ".safetensors", ".pt", ".bin", ".npy", ".npz"})

@@ -10,6 +10,7 @@ everyday texts together: in a store of one memory each of its words would be the
 
 import math
 from collections import Counter
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from familiar.memory.database import Connection
 from familiar.memory.index import MemoryIndex, Positions
 from familiar.memory.meaning import Vectors, background_texts
+from familiar.memory.restating import quoted
 from familiar.memory.words import content_words, stem, words
 
 MAX_WORDS = 64
@@ -27,32 +29,49 @@ POWER = 2.5
 """Sharing most of the words says more than twice what sharing half of them does."""
 
 
-def share(connection: Connection, index: MemoryIndex, request: str) -> Vectors:
-    """The share of the request's words that each memory has, to the ``POWER``: 0 to 1, shape (memories,)."""
+@dataclass(frozen=True)
+class Shared:
+    """What a request's words say of each memory.
+
+    ``shares`` is the share of the words that it has, to the ``POWER``: 0 to 1, shape (memories,). ``having_all`` are
+    the positions of those that have every word that was looked up, so all that say the same as the request are among
+    them; None where not all rows of any word were read.
+    """
+
+    shares: Vectors
+    having_all: Positions | None
+
+
+def share(connection: Connection, index: MemoryIndex, request: str) -> Shared:
+    """See ``Shared``; the index is fresh."""
     scores = np.zeros(len(index), np.float32)
     if not len(index):
-        return scores
+        return Shared(scores, np.zeros(0, np.int64))
     # All words only where no content word is left, so that "How are you?" still finds its own correction.
     asked = list(dict.fromkeys(content_words(request) or words(request)))[:MAX_WORDS]
-    rarest_first = sorted((_rows_with(connection, word), word) for word in asked)
+    rarest_first = sorted((*_rows_with(connection, word), word) for word in asked)
     everyday, texts = _everyday_counts()
-    total, read = 0.0, 0
-    for count, word in rarest_first:
+    total = looked_up = 0.0
+    read, rarest = 0, None
+    for count, rows, word in rarest_first:
         here, positions = min(count, len(index)), np.zeros(0, np.int64)
         if count and (not read or read + count <= ROWS):
-            positions = _having(connection, index, word)
-            read += count
+            positions = _positions(index, rows if count <= ROWS else _newest_rows_with(connection, word))
             # What others have said, and what has ended, makes a word no commoner for this user.
             here = len(positions) if count <= ROWS else here
+            if not read and count <= ROWS:
+                rarest = positions
+            read += count
         having = here + everyday[stem(word)]
         weight = math.log(1 + (len(index) + texts - having + 0.5) / (having + 0.5))
         total += weight
+        looked_up += weight if len(positions) else 0.0
         scores[positions] += weight
-    if not total:
-        return scores
-    found = np.flatnonzero(scores)  # few of many memories: the power takes longer than all else
+    # A sum of other roundings is not to leave one out; one too many does no harm.
+    having_all = None if rarest is None else rarest[scores[rarest] >= 0.999 * looked_up]
+    found = np.flatnonzero(scores != 0)
     scores[found] = (scores[found] / total) ** POWER
-    return scores
+    return Shared(scores, having_all)
 
 
 @cache
@@ -62,24 +81,27 @@ def _everyday_counts() -> tuple[Counter[str], int]:
     return Counter(word for text in texts for word in {stem(word) for word in words(text)}), len(texts)
 
 
-def _rows_with(connection: Connection, word: str) -> int:
-    """How many rows hold a word, counted up to ``ROWS`` and one."""
+def _rows_with(connection: Connection, word: str) -> tuple[int, str]:
+    """How many rows hold a word, and which, with commas between them: up to ``ROWS`` and one."""
+    # As one text: an object for each row would take most of the time.
     row = connection.first(
-        "SELECT count(*) FROM (SELECT 1 FROM memories_fts WHERE memories_fts MATCH ? LIMIT ?)",
-        (_quoted(word), ROWS + 1),
+        "SELECT count(*), group_concat(rowid) FROM (SELECT rowid FROM memories_fts WHERE memories_fts MATCH ? LIMIT ?)",
+        (quoted(word), ROWS + 1),
     )
-    return int(row[0]) if row else 0
+    return (int(row[0]), row[1] or "") if row else (0, "")
 
 
-def _having(connection: Connection, index: MemoryIndex, word: str) -> Positions:
-    """The positions of the memories that hold a word: among the newest ``ROWS`` rows, where more do."""
-    rows = connection.read(
-        "SELECT rowid FROM memories_fts WHERE memories_fts MATCH ? ORDER BY rowid DESC LIMIT ?", (_quoted(word), ROWS)
+def _newest_rows_with(connection: Connection, word: str) -> str:
+    """The newest ``ROWS`` rows that hold a word, with commas between them."""
+    row = connection.first(
+        "SELECT group_concat(rowid) FROM"
+        " (SELECT rowid FROM memories_fts WHERE memories_fts MATCH ? ORDER BY rowid DESC LIMIT ?)",
+        (quoted(word), ROWS),
     )
-    positions, there = index.find(np.array([row[0] for row in rows], np.int64))
+    return str(row[0]) if row else ""
+
+
+def _positions(index: MemoryIndex, rows: str) -> Positions:
+    """The positions of those of the rows that are in the index."""
+    positions, there = index.find(np.fromstring(rows, np.int64, sep=","))
     return positions[there]
-
-
-def _quoted(word: str) -> str:
-    # Quoted, AND, OR, NEAR and * are words like any other to FTS5.
-    return f'"{word}"'

@@ -12,15 +12,17 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Unpack
 
 from familiar.memory import (
     backup,
-    eviction,
     exchanges,
     feedback_table,
+    files_table,
+    finetuning_table,
     forgetting,
     free_space,
+    graders_table,
     lineage,
     memories,
     portable,
@@ -37,10 +39,11 @@ from familiar.memory.types import (
     Feedback,
     LearningRun,
     Memory,
+    MemoryChanges,
     MemoryKind,
     MemoryState,
     Message,
-    Scope,
+    StoredGrader,
     Used,
 )
 
@@ -57,6 +60,8 @@ class Store:
         self._clock = clock
         self._max_memories = max_memories
         self.users = users.Users(connection)
+        self.files = files_table.Files(connection)
+        self.fine_tuning = finetuning_table.FineTuning(connection)
 
     @classmethod
     def open(cls, path: Path, clock: Callable[[], float] = time.time, *, max_memories: int = MAX_MEMORIES) -> "Store":
@@ -205,13 +210,6 @@ class Store:
             self._connection, user_id, feedback_id, state, memories, text, self._clock(), self._max_memories
         )
 
-    def delete_feedback(self, user_id: int, feedback_id: str) -> None:
-        """Delete a signal and the memories that it was the last to state, from index, free pages and log too.
-
-        Raises ``NotFound`` (param ``feedback_id``).
-        """
-        feedback_table.delete(self._connection, user_id, feedback_id)
-
     # Memories
 
     def memories(
@@ -235,35 +233,12 @@ class Store:
         """
         return memories.put(self._connection, memory, now, self._max_memories)
 
-    def edit_memory(
-        self,
-        user_id: int,
-        id: str,
-        now: float,
-        *,
-        text: str | None = None,
-        prompt: str | None = None,
-        scope: Scope | None = None,
-        kind: MemoryKind | None = None,
-        pinned: bool | None = None,
-        conversation_id: str | None = None,
-    ) -> Memory:
+    def edit_memory(self, user_id: int, id: str, now: float, **changes: Unpack[MemoryChanges]) -> Memory:
         """Change what is given of a memory, and return it; one that says something else now counts as stated now.
 
         Raises ``NotFound`` (param ``memory_id``), and ``InvalidInput`` for what cannot be, or is stored already.
         """
-        return memories.edit(
-            self._connection,
-            user_id,
-            id,
-            now,
-            text=text,
-            prompt=prompt,
-            scope=scope,
-            kind=kind,
-            pinned=pinned,
-            conversation_id=conversation_id,
-        )
+        return memories.edit(self._connection, user_id, id, now, changes)
 
     def restore_memory(self, user_id: int, id: str, now: float) -> Memory:
         """Make a superseded or evicted memory active, as if stated now: what contradicts it is superseded in turn.
@@ -295,6 +270,33 @@ class Store:
         """
         return forgetting.erase(self._connection, user_id, self._clock(), keep_user=keep_user)
 
+    # Graders
+
+    def add_grader(self, grader: StoredGrader) -> StoredGrader:
+        """Keep a grader, and return it as it is stored: where the same rule has the same one, that one.
+
+        Raises ``NotFound`` (param ``memory_id``) when the user has no such memory, and ``InvalidInput`` where they have
+        too many graders.
+        """
+        return graders_table.add(self._connection, grader)
+
+    def graders(self, user_id: int, memory_id: str | None = None) -> list[StoredGrader]:
+        """The user's graders of active memories and of none, or those of one memory in whatever state; oldest first.
+
+        Raises ``NotFound`` (param ``memory_id``).
+        """
+        return graders_table.listed(self._connection, user_id, memory_id)
+
+    def grader(self, user_id: int, id: str) -> StoredGrader:
+        """The user's grader of that id. Raises ``NotFound`` (param ``grader_id``)."""
+        return graders_table.get(self._connection, user_id, id)
+
+    def delete_grader(self, user_id: int, id: str) -> None:
+        """Delete a grader; the rule that it checks stays. Raises ``NotFound`` (param ``grader_id``)."""
+        graders_table.delete(self._connection, user_id, id)
+
+    # What follows from them
+
     def removals(self, user_id: int) -> int:
         """A number that changes when what was computed with a user's memories must no longer be used."""
         row = self._connection.first("SELECT removals FROM memory_changes WHERE user_id = ?", (user_id,))
@@ -318,11 +320,6 @@ class Store:
     def use_of(self, user_id: int, id: str, limit: int = 20) -> list[tuple[Exchange, Used]]:
         """The exchanges that a memory was shown in, newest first, each with why. Also for one that is forgotten."""
         return exchanges.using(self._connection, user_id, id, limit)
-
-    def cap_memories(self, user_id: int, cap: int, now: float) -> int:
-        """Evict the user's least worthy memories beyond ``cap`` active ones, and return how many went."""
-        with self._connection.write() as transaction:
-            return eviction.make_room(transaction, user_id, cap, now)
 
     # The whole of it
 

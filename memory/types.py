@@ -1,7 +1,8 @@
 """What the memory store holds, as frozen values. Every other package speaks in these.
 
 Ids: exchanges are named as OpenAI names completions (``chatcmpl-…``), feedback ``fb-…``, memories ``mem-…``, runs
-``run-…``. Times are seconds since the epoch (UTC), floats. Adapter versions are numbered 1, 2, … per user.
+``run-…``, graders ``grader-…``. Times are seconds since the epoch (UTC), floats. Adapter versions are numbered 1, 2, …
+per user.
 """
 
 from collections.abc import Mapping
@@ -40,7 +41,10 @@ Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "me
 
 @dataclass(frozen=True)
 class Used:
-    """A memory that was put into a prompt: why, and how well it matched (0 to 1; None where nothing was compared)."""
+    """A memory that was put into a prompt: why, and how well it matched (0 to 1; None where nothing was compared).
+
+    At 0 it is no more alike to the request than any memory would be, but may be shown for being the only one near it.
+    """
 
     memory_id: str
     reason: Reason
@@ -125,6 +129,29 @@ class Memory:
     ended_at: float | None = None
     uses: int = 0
     last_used_at: float | None = None
+
+
+class MemoryChanges(TypedDict, total=False):
+    """What is to be changed of a memory; the rest stays as it is."""
+
+    text: str
+    prompt: str
+    kind: MemoryKind
+    scope: Scope
+    conversation_id: str
+    pinned: bool
+
+
+@dataclass(frozen=True)
+class StoredGrader:
+    """A check of replies, in OpenAI's form, that a user keeps; ``memory_id`` is the rule that it checks, if any."""
+
+    id: str
+    user_id: int
+    created_at: float
+    name: str
+    definition: Mapping[str, Any]
+    memory_id: str | None = None
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The store's queries about vectors: which memories lack one, what is there, and the background that they are seen
-against. Functions over a ``Connection``.
+"""The store's queries about vectors: putting them, reading them, and the background that they are seen against.
+
+Functions over a ``Connection``. Which memories lack one is known to the index.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,54 +60,52 @@ def _shipped(embedder: str, texts_sha256: str) -> Vectors | None:
     return unit
 
 
-def embed_missing(
-    connection: Connection, user_id: int, embed: Embed, seen_against: Background, *, limit: int | None = None
-) -> int:
-    """Give active memories of a user a vector where they have none of this embedder; return how many got one.
+def embed_missing(connection: Connection, seqs: Sequence[int], embed: Embed, seen_against: Background) -> int:
+    """Give the active ones of the memories of these sequence numbers a vector; return how many got one.
 
-    The newest come first: what was just said is to be found first. An example is found by its prompt.
+    They are taken in the order given. An example is found by its prompt.
     """
     done = 0
-    while limit is None or done < limit:
-        most = _TOGETHER if limit is None else min(_TOGETHER, limit - done)
-        # With the + SQLite goes backwards from the newest, which are those that lack one, and not through all.
+    for start in range(0, len(seqs), _TOGETHER):
+        some = seqs[start : start + _TOGETHER]
         rows = connection.read(
-            "SELECT m.seq, coalesce(m.prompt, m.text) AS said FROM memories AS m"
-            " LEFT JOIN memory_vectors AS v ON v.memory_seq = m.seq AND v.embedder = ?"
-            " WHERE +m.user_id = ? AND +m.state = 'active' AND v.memory_seq IS NULL ORDER BY m.seq DESC LIMIT ?",
-            (embed.name, user_id, most),
+            "SELECT seq, coalesce(prompt, text) AS said FROM memories"
+            f" WHERE +state = 'active' AND seq IN ({_marks(some)})",
+            some,
         )
-        if not rows:
-            break
-        vectors = embed([row["said"] for row in rows])
-        hubness = seen_against.hubness(seen_against.statement(vectors))
-        _put(connection, embed.name, rows, vectors, hubness)
-        done += len(rows)
+        if rows:
+            vectors = embed([row["said"] for row in rows])
+            hubness = seen_against.hubness(seen_against.statement(vectors))
+            _put(connection, embed.name, rows, vectors, hubness)
+            done += len(rows)
     return done
 
 
 def read(
-    connection: Connection, user_id: int, embedder: str, seqs: Sequence[int] | None
+    connection: Connection, user_id: int, embedder: str, seqs: Sequence[int]
 ) -> tuple[NDArray[np.int64], Vectors, Vectors]:
     """The sequence numbers, ascending, vectors (n, dimensions) and hubness (n,) of a user's active memories.
 
-    ``seqs`` names those that are wanted; None is all.
+    ``seqs`` names those that are wanted; some may have no vector.
     """
-    sql = (
+    # The + keeps SQLite from going through all of the user's memories by another index.
+    rows = connection.read(
         "SELECT v.memory_seq, v.vector, v.background FROM memory_vectors AS v"
-        " JOIN memories AS m ON m.seq = v.memory_seq WHERE m.user_id = ? AND m.state = 'active' AND v.embedder = ?"
+        " JOIN memories AS m ON m.seq = v.memory_seq"
+        f" WHERE v.memory_seq IN ({_marks(seqs)}) AND v.embedder = ? AND +m.user_id = ? AND +m.state = 'active'"
+        " ORDER BY v.memory_seq",
+        (*seqs, embedder, user_id),
     )
-    params: tuple[Any, ...] = (user_id, embedder)
-    if seqs is not None:
-        sql += f" AND v.memory_seq IN ({','.join('?' * len(seqs))})"
-        params += tuple(seqs)
-    rows = connection.read(f"{sql} ORDER BY v.memory_seq", params)
     vectors = np.frombuffer(b"".join(row["vector"] for row in rows), _STORED).astype(np.float32)
     return (
         np.array([row["memory_seq"] for row in rows], np.int64),
         vectors.reshape(len(rows), -1) if rows else np.zeros((0, 0), np.float32),
         np.array([row["background"] for row in rows], np.float32),
     )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def _put(connection: Connection, embedder: str, rows: Sequence[Row], vectors: Vectors, hubness: Vectors) -> None:

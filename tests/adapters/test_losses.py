@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from familiar.adapters.losses import dpo_loss, sequence_logps, sft_loss, token_kl, token_logps
+from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, sft_loss, token_kl, token_logps
+from familiar.memory.errors import InvalidInput
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -26,19 +27,11 @@ def test_token_logps_are_the_log_softmax_at_each_id() -> None:
     torch.testing.assert_close(token_logps(logits_BTV, ids_BT), torch.tensor(wanted, dtype=torch.float64))
 
 
-def test_a_masked_token_counts_for_nothing_even_when_it_is_impossible() -> None:
-    logps_BT = torch.tensor([[-1.0, -math.inf, -3.0], [-math.inf, -5.0, -7.0]])
-    mask_BT = torch.tensor([[True, False, True], [False, True, False]])
-    assert sequence_logps(logps_BT, mask_BT).tolist() == [-4.0, -5.0]
-    assert sft_loss(logps_BT, mask_BT).item() == pytest.approx(9 / 3)
-
-
-def test_sft_parts_add_up_to_the_whole() -> None:
-    logps_BT = -torch.rand(6, 4, generator=GENERATOR, dtype=torch.float64)
-    mask_BT = torch.rand(6, 4, generator=GENERATOR) > 0.4
-    total = int(mask_BT.sum())
-    parts = [sft_loss(logps_BT[i : i + 2], mask_BT[i : i + 2], total) for i in (0, 2, 4)]
-    torch.testing.assert_close(sum(parts), sft_loss(logps_BT, mask_BT))
+def test_sft_is_the_mean_over_tokens_and_its_parts_add_up_to_it() -> None:
+    logps_N = -torch.rand(7, generator=GENERATOR, dtype=torch.float64)
+    assert sft_loss(logps_N).item() == pytest.approx(-sum(logps_N.tolist()) / 7)
+    parts = [sft_loss(part, 7) for part in torch.split(logps_N, 3)]
+    torch.testing.assert_close(sum(parts), sft_loss(logps_N))
 
 
 @pytest.mark.parametrize(("beta", "smoothing"), [(0.1, 0.0), (0.5, 0.0), (0.1, 0.2)])
@@ -64,6 +57,63 @@ def test_dpo_at_the_reference_is_log_two_and_pulls_the_replies_apart() -> None:
     assert rejected_B.grad is not None
     assert chosen_B.grad.item() == pytest.approx(-0.05)
     assert rejected_B.grad.item() == pytest.approx(0.05)
+
+
+def test_length_normalised_dpo_against_its_formula() -> None:
+    values = (-20 * torch.rand(4, 5, generator=GENERATOR, dtype=torch.float64)).tolist()
+    tokens = [[3, 9, 1, 4, 30], [30, 9, 2, 1, 3]]
+    loss_B, margin_B = dpo_loss(
+        *(torch.tensor(row, dtype=torch.float64) for row in values),
+        beta=0.9,
+        label_smoothing=0.1,
+        length_normalised=True,
+        chosen_tokens_B=torch.tensor(tokens[0]),
+        rejected_tokens_B=torch.tensor(tokens[1]),
+    )
+    for i, (chosen, rejected, ref_chosen, ref_rejected) in enumerate(zip(*values, strict=True)):
+        margin = 0.9 * ((chosen - ref_chosen) / tokens[0][i] - (rejected - ref_rejected) / tokens[1][i])
+        preferred = 1 / (1 + math.exp(-margin))
+        assert margin_B[i].item() == pytest.approx(margin)
+        assert loss_B[i].item() == pytest.approx(-0.9 * math.log(preferred) - 0.1 * math.log(1 - preferred))
+
+
+def test_length_normalised_dpo_needs_the_lengths() -> None:
+    with pytest.raises(InvalidInput, match="both replies' token counts"):
+        dpo_loss(*torch.zeros(4, 1), beta=0.1, length_normalised=True, chosen_tokens_B=torch.ones(1))
+
+
+def test_kto_against_its_formula() -> None:
+    logps, refs = (-9 * torch.rand(2, 6, generator=GENERATOR, dtype=torch.float64)).tolist()
+    liked = [True, False, True, True, False, False]
+    loss_B, margin_B = kto_loss(
+        torch.tensor(logps, dtype=torch.float64),
+        torch.tensor(refs, dtype=torch.float64),
+        torch.tensor(liked),
+        torch.tensor(0.7, dtype=torch.float64),
+        beta=0.4,
+        desirable_weight=1.5,
+        undesirable_weight=0.5,
+    )
+    for i in range(6):
+        weight, sign = (1.5, 1) if liked[i] else (0.5, -1)
+        value = weight / (1 + math.exp(-0.4 * sign * (logps[i] - refs[i] - 0.7)))
+        assert loss_B[i].item() == pytest.approx(weight - value)
+        assert margin_B[i].item() == pytest.approx(0.4 * sign * (logps[i] - refs[i] - 0.7))
+
+
+def test_kto_makes_liked_replies_likelier_and_disliked_ones_less_likely() -> None:
+    logps_B = torch.tensor([-5.0, -5.0], requires_grad=True)
+    loss_B, _ = kto_loss(logps_B, logps_B.detach(), torch.tensor([True, False]), torch.zeros(()), beta=0.1)
+    (gradient_B,) = torch.autograd.grad(loss_B.sum(), logps_B)
+    assert loss_B.tolist() == [0.5, 0.5]
+    assert gradient_B.tolist() == pytest.approx([-0.025, 0.025])
+
+
+def test_the_baseline_of_kto_is_a_mean_never_below_0_and_without_gradient() -> None:
+    logps_B = torch.tensor([-1.0, -2.0], requires_grad=True)
+    assert kto_kl(logps_B, torch.tensor([-2.0, -1.5])).item() == pytest.approx(0.25)
+    assert kto_kl(logps_B, torch.tensor([-1.0, 5.0])).item() == 0
+    assert not kto_kl(logps_B, torch.tensor([-2.0, -1.5])).requires_grad
 
 
 def test_kl_against_its_formula() -> None:

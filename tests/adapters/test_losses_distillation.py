@@ -65,7 +65,7 @@ def test_the_top_tokens_against_the_formula_with_one_outcome_for_the_rest(direct
 
 
 @given(st.integers(0, 10**6), st.sampled_from(DIRECTIONS), st.integers(1, 8), st.floats(0.1, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_divergence_is_at_least_0_and_no_less_with_more_of_the_teacher(
     seed: int, direction: Direction, k: int, spread: float
 ) -> None:
@@ -89,8 +89,8 @@ def test_the_student_comes_to_say_what_the_teacher_says(direction: Direction, k:
     teacher_NV = logits(2, 6, seed=5, spread=1.0).log_softmax(-1)
     top = teacher_NV.topk(k)
     student_NV = logits(2, 6, seed=6, spread=1.0).requires_grad_()
-    optimiser = torch.optim.SGD([student_NV], lr=2.0)
-    for _ in range(400):
+    optimiser = torch.optim.SGD([student_NV], lr=3.0)
+    for _ in range(200):
         optimiser.zero_grad()
         distillation_loss(student_NV, (top.indices, top.values), direction=direction).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -112,11 +112,14 @@ def test_gradients_stay_finite_where_the_top_token_is_all_there_is(direction: Di
 
 
 def test_the_teacher_gets_no_gradient() -> None:
-    student_NV, teacher_NV = logits(2, 5, seed=7).requires_grad_(), logits(2, 5, seed=8).log_softmax(-1).requires_grad_()
+    student_NV, teacher_NV = (
+        logits(2, 5, seed=7).requires_grad_(),
+        logits(2, 5, seed=8).log_softmax(-1).requires_grad_(),
+    )
     top = teacher_NV.topk(2)
     for teacher in (teacher_NV, (top.indices, top.values)):
         loss = distillation_loss(student_NV, teacher).sum()
-        assert torch.autograd.grad(loss, teacher_NV, allow_unused=True) == (None,)
+        assert torch.autograd.grad(loss, teacher_NV, allow_unused=True)[0] is None
 
 
 def test_a_temperature_is_refused_where_the_rest_is_unknown() -> None:

@@ -3,76 +3,79 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import llama_cpp
 import pytest
 import torch
-from torch import Tensor
+from transformers import PreTrainedModel
 
-from familiar.adapters.distillation import distillation_loss
-from familiar.adapters.forward import Batch, collate
-from familiar.adapters.losses import sequence_logps, sft_loss, token_logps
-from familiar.adapters.policy_losses import grpo_loss
+from familiar.adapters.objective import Imitation
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded
+from familiar.adapters.trees import TreeModel, pack
 from familiar.daemon.scorer import LlamaScorer
 from familiar.memory.types import Message
 
-SYSTEM = Message(role="system", content="Answer in metres.")
-EARLIER = (
+EARLIER = "It is 30 metres high."
+ASKED = (
+    Message(role="system", content="Answer in metres."),
     Message(role="user", content="How high is the tower?"),
-    Message(role="assistant", content="It is 30 metres high."),
+    Message(role="assistant", content=EARLIER),
     Message(role="user", content="And the church beside it?"),
 )
-REPLY = "It is 30 metres high too, I think."
-CONVERSATIONS = (
-    (EARLIER, REPLY),
-    ((SYSTEM, *EARLIER), EARLIER[1].content),  # the same words as the reply before: only the last ones count
-    (EARLIER[:1], "No."),
+PROMPT = (
+    "<|system|>Answer in metres.<|end|><|user|>How high is the tower?<|end|>"
+    f"<|assistant|>{EARLIER}<|end|><|user|>And the church beside it?<|end|><|assistant|>"
 )
+# the second has the words of the reply before it: only the last ones count
+REPLIES = ("It is 20 metres, I think.", EARLIER, "No.")
 
 
 @pytest.fixture(scope="module")
-def scorer(model_path: Path) -> Iterator[LlamaScorer]:
-    with LlamaScorer.open(model_path, threads=1) as opened:
-        yield opened
+def rows(model_path: Path) -> list[Encoded]:
+    with LlamaScorer.open(model_path, threads=1) as scorer:
+        pairs = [scorer.encode(ASKED, reply) for reply in REPLIES]
+    return [Encoded(f"row-{i}", tuple(prompt), tuple(reply)) for i, (prompt, reply) in enumerate(pairs)]
 
 
 @pytest.fixture(scope="module")
-def batch(scorer: LlamaScorer) -> Batch:
-    return collate([scorer.encode(messages, reply) for messages, reply in CONVERSATIONS])
+def tokenizer(model_path: Path) -> Iterator[llama_cpp.Llama]:
+    model = llama_cpp.Llama(str(model_path), vocab_only=True, verbose=False)
+    yield model
+    model.close()
 
 
-def test_exactly_the_last_replys_tokens_and_its_end_of_turn_count(scorer: LlamaScorer, batch: Batch) -> None:
-    vocab = scorer._vocab
-    for i, (messages, reply) in enumerate(CONVERSATIONS):
-        counted = batch.targets_BS[i][batch.mask_BS[i]].tolist()
-        assert counted == [*vocab.tokenise(reply), vocab.eot]
-        # they stand where the conversation ends, right after a prompt that holds all earlier turns
-        prompt_ids, completion_ids = scorer.encode(messages, reply)
-        places = batch.mask_BS[i].nonzero().flatten() + batch.first + 1
-        assert places.tolist() == list(range(len(prompt_ids), len(prompt_ids) + len(completion_ids)))
-        assert vocab.text_of(prompt_ids).count(EARLIER[1].content) == sum(m.role == "assistant" for m in messages)
+def test_exactly_the_last_reply_and_its_end_of_turn_are_targets(
+    rows: list[Encoded], tokenizer: llama_cpp.Llama
+) -> None:
+    packed = pack([row.tree for row in rows])
+    sizes = [len(row.chosen_ids) for row in rows]
+    targets, before = torch.split(packed.targets_N, sizes), torch.split(packed.positions_T[packed.rows_N], sizes)
+    for reply, row, ids, places in zip(REPLIES, rows, targets, before, strict=True):
+        assert tokenizer.detokenize(list(row.prompt_ids), special=True).decode() == PROMPT
+        assert tokenizer.detokenize(ids.tolist(), special=True).decode() == f"{reply}<|end|>"
+        first = len(row.prompt_ids)
+        assert (places + 1).tolist() == list(range(first, first + len(ids))), "each is predicted by the one before it"
 
 
-def test_no_other_token_changes_a_loss_or_gets_a_gradient(batch: Batch) -> None:
-    vocabulary = int(batch.targets_BS.max()) + 1
-    generator = torch.Generator().manual_seed(0)
-    logits_BSV = torch.randn(*batch.targets_BS.shape, vocabulary, generator=generator, dtype=torch.float64)
-    teacher_NV = torch.randn(int(batch.mask_BS.sum()), vocabulary, generator=generator).double().log_softmax(-1)
-    advantages_B = torch.tensor([1.0, -1.0, 0.5])
-    old_BS = token_logps(logits_BSV, batch.targets_BS) + 0.1
-
-    def losses(logits_BSV: Tensor) -> Tensor:
-        logps_BS = token_logps(logits_BSV, batch.targets_BS)
-        return torch.stack(
-            [
-                sft_loss(logps_BS, batch.mask_BS),
-                sequence_logps(logps_BS, batch.mask_BS).sum(),
-                grpo_loss(logps_BS, old_BS, batch.mask_BS, advantages_B).loss,
-                distillation_loss(logits_BSV[batch.mask_BS], teacher_NV).mean(),
-            ]
-        )
-
-    noise_BSV = 5 * torch.randn(logits_BSV.shape, generator=generator, dtype=torch.float64)
-    disturbed = torch.where(batch.mask_BS.unsqueeze(-1), logits_BSV, logits_BSV + noise_BSV)
-    torch.testing.assert_close(losses(disturbed), losses(logits_BSV), rtol=0, atol=0)
-    for i in range(4):
-        (gradient_BSV,) = torch.autograd.grad(losses(logits_BSV.requires_grad_())[i], logits_BSV)
-        assert torch.equal(gradient_BSV.abs().sum(-1) > 0, batch.mask_BS)
+def test_the_loss_is_that_of_a_plain_forward_pass_with_only_those_labels(
+    rows: list[Encoded], base: PreTrainedModel, tokenizer: llama_cpp.Llama
+) -> None:
+    """The labels are found in the rendered text, not by the code under test; with the earlier turn it is another."""
+    total, with_earlier, count = 0.0, 0.0, 0
+    for reply in REPLIES:
+        ids = tokenizer.tokenize(f"{PROMPT}{reply}<|end|>".encode(), add_bos=False, special=True)
+        texts = [tokenizer.detokenize(ids[: i + 1], special=True).decode() for i in range(len(ids))]
+        counted = [len(text) > len(PROMPT) for text in texts]
+        earlier = [PROMPT.index(EARLIER) < len(text) <= PROMPT.index(EARLIER) + len(EARLIER) for text in texts]
+        with torch.no_grad():
+            logps_TV = base(torch.tensor([ids])).logits[0].log_softmax(-1)
+        logps = [0.0, *(logps_TV[i, ids[i + 1]].item() for i in range(len(ids) - 1))]
+        total -= sum(value for value, counts in zip(logps, counted, strict=True) if counts)
+        with_earlier -= sum(value for value, counts in zip(logps, earlier, strict=True) if counts)
+        count += sum(counted)
+    assert with_earlier > 1
+    with torch.no_grad():
+        logits_NV = TreeModel(base).logits([row.tree for row in rows])
+        loss, _ = Imitation(Recipe(nll_weight=1.0), {}).loss(logits_NV, rows, rows)
+    assert count == len(logits_NV)
+    assert loss.item() == pytest.approx(total / count, abs=1e-4)

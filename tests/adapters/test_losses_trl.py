@@ -8,7 +8,7 @@ import importlib
 from collections import defaultdict
 from collections.abc import Sequence
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -16,14 +16,17 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from familiar.adapters.distillation import Direction, distillation_loss
-from familiar.adapters.forward import collate, completion_logps
-from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, sequence_logps, sft_loss
+from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, sft_loss
+from familiar.adapters.objective import Imitation
 from familiar.adapters.policy_losses import Aggregation, Scale, group_advantages, grpo_loss
+from familiar.adapters.recipe import Recipe
+from familiar.adapters.rows import Encoded, Tree, reference_keys
+from familiar.adapters.trees import TreeModel
 
 END = 1
-PROMPTS = ([5, 6, 7], [8], [9, 10, 11, 12])
-CHOSEN = ([20, 21, END], [22, END], [23, 24, 25, 26, END])
-REJECTED = ([30, END], [31, 32, 33, END], [34, 35, END])
+PROMPTS = ((5, 6, 7), (8,), (9, 10, 11, 12))
+CHOSEN = ((20, 21, END), (22, END), (23, 24, 25, 26, END))
+REJECTED = ((30, END), (31, 32, 33, END), (34, 35, END))
 BETA = 0.3
 
 
@@ -36,7 +39,7 @@ def stand_in(kind: type, **fields: object) -> Any:
     """Return an instance of a trainer that was never initialised and has these fields, and no more."""
     from accelerate import Accelerator
 
-    trainer = object.__new__(kind)
+    trainer: Any = object.__new__(kind)
     common = {
         "accelerator": Accelerator(cpu=True),
         "aux_loss_enabled": False,
@@ -76,11 +79,21 @@ def assert_same(ours: Tensor, theirs: Tensor, inputs: Sequence[Tensor]) -> None:
     assert max(float(g.abs().max()) for g in gradients[0] if g is not None) > 1e-3
 
 
+def trees(replies: Sequence[tuple[int, ...]]) -> list[Tree]:
+    return [Tree(prompt, (reply,)) for prompt, reply in zip(PROMPTS, replies, strict=True)]
+
+
+def sums(model: PreTrainedModel, replies: Sequence[tuple[int, ...]]) -> Tensor:
+    """The log-probability (B,) of each reply."""
+    logps_N = TreeModel(model).logps(trees(replies))
+    return torch.stack([logps.sum() for logps in torch.split(logps_N, [len(reply) for reply in replies])])
+
+
 @pytest.mark.parametrize("total_tokens", [None, 25])
 def test_sft(fused: PreTrainedModel, total_tokens: int | None) -> None:
     sft = module("trainer.sft_trainer")
     examples = [
-        {"input_ids": prompt + chosen, "labels": [-100] * len(prompt) + chosen}
+        {"input_ids": [*prompt, *chosen], "labels": [-100] * len(prompt) + [*chosen]}
         for prompt, chosen in zip(PROMPTS, CHOSEN, strict=True)
     ]
     inputs = sft.DataCollatorForLanguageModeling(pad_token_id=0)(examples)
@@ -92,8 +105,7 @@ def test_sft(fused: PreTrainedModel, total_tokens: int | None) -> None:
         label_smoother=None,
     )
     theirs = trainer.compute_loss(fused, inputs, num_items_in_batch=total_tokens)
-    batch = collate(list(zip(PROMPTS, CHOSEN, strict=True)))
-    ours = sft_loss(completion_logps(fused, batch), batch.mask_BS, total_tokens)
+    ours = sft_loss(TreeModel(fused).logps(trees(CHOSEN)), total_tokens)
     assert_same(ours, theirs, list(fused.parameters()))
 
 
@@ -102,7 +114,13 @@ def test_dpo_with_the_nll_term(fused: PreTrainedModel, kind: str) -> None:
     dpo = module("trainer.dpo_trainer")
     refs = random_logps(2, 3, seed=1, most=20).tolist()
     examples = [
-        {"prompt_ids": p, "chosen_ids": c, "rejected_ids": r, "ref_chosen_logps": rc, "ref_rejected_logps": rr}
+        {
+            "prompt_ids": [*p],
+            "chosen_ids": [*c],
+            "rejected_ids": [*r],
+            "ref_chosen_logps": rc,
+            "ref_rejected_logps": rr,
+        }
         for p, c, r, rc, rr in zip(PROMPTS, CHOSEN, REJECTED, *refs, strict=True)
     ]
     inputs = dpo.DataCollatorForPreference(pad_token_id=0)(examples)
@@ -119,18 +137,10 @@ def test_dpo_with_the_nll_term(fused: PreTrainedModel, kind: str) -> None:
         use_weighting=False,
     )
     theirs = trainer._compute_loss(fused, inputs, return_outputs=False)
-    batch = collate([*zip(PROMPTS, CHOSEN, strict=True), *zip(PROMPTS, REJECTED, strict=True)])
-    logps_BS = completion_logps(fused, batch)
-    tokens_B = batch.mask_BS.sum(-1)
-    preference = dpo_loss(
-        *sequence_logps(logps_BS, batch.mask_BS).chunk(2),
-        *torch.tensor(refs, dtype=torch.float64),
-        beta=BETA,
-        length_normalised=kind == "sigmoid_norm",
-        chosen_tokens_B=tokens_B[:3],
-        rejected_tokens_B=tokens_B[3:],
-    )
-    ours = 0.7 * preference.loss_B.mean() + 0.2 * sft_loss(logps_BS[:3], batch.mask_BS[:3])
+    rows = [Encoded("", p, c, r) for p, c, r in zip(PROMPTS, CHOSEN, REJECTED, strict=True)]
+    recipe = Recipe(beta=BETA, dpo_weight=0.7, nll_weight=0.2, length_normalised=kind == "sigmoid_norm")
+    references = dict(zip(reference_keys(rows), torch.tensor(refs).T.flatten().tolist(), strict=True))
+    ours, _ = Imitation(recipe, references).loss(TreeModel(fused).logits([row.tree for row in rows]), rows, rows)
     assert_same(ours, theirs, list(fused.parameters()))
 
 
@@ -180,7 +190,7 @@ def test_dpo_with_label_smoothing(smoothing: float) -> None:
         "ref_rejected_logps": ref_rejected,
     }
     theirs = trainer._compute_loss(policy, inputs, return_outputs=False)
-    sums_B = sequence_logps(policy.logps_BT, mask_BT)
+    sums_B = torch.where(mask_BT, policy.logps_BT, 0.0).sum(-1)
     ours = dpo_loss(sums_B[:1], sums_B[1:], ref_chosen, ref_rejected, beta=BETA, label_smoothing=smoothing)
     assert_same(ours.loss_B.mean(), theirs, [policy.logps_BT])
 
@@ -193,8 +203,15 @@ def test_kto(fused: PreTrainedModel, labels: tuple[bool, ...], shift: float) -> 
     mismatched = [CHOSEN[-1], *CHOSEN[:-1]]
     refs = [[value - 25 + shift for value in row] for row in random_logps(2, 3, seed=4, most=4).tolist()]
     examples = [
-        {"prompt_ids": p, "completion_ids": c, "KL_completion_ids": k, "label": l, "ref_logps": r, "ref_KL_logps": rk}
-        for p, c, k, l, r, rk in zip(PROMPTS, CHOSEN, mismatched, labels, *refs, strict=True)
+        {
+            "prompt_ids": [*prompt],
+            "completion_ids": [*reply],
+            "KL_completion_ids": [*other],
+            "label": label,
+            "ref_logps": ref,
+            "ref_KL_logps": ref_other,
+        }
+        for prompt, reply, other, label, ref, ref_other in zip(PROMPTS, CHOSEN, mismatched, labels, *refs, strict=True)
     ]
     inputs = kto.DataCollatorForUnpairedPreference(pad_token_id=0)(examples)
     trainer = stand_in(
@@ -208,13 +225,12 @@ def test_kto(fused: PreTrainedModel, labels: tuple[bool, ...], shift: float) -> 
         undesirable_weight=0.9,
     )
     theirs = trainer._compute_loss(fused, inputs, return_outputs=False)
-    matched, other = (collate(list(zip(PROMPTS, replies, strict=True))) for replies in (CHOSEN, mismatched))
     refs_2B = torch.tensor(refs, dtype=torch.float64)
-    baseline = kto_kl(sequence_logps(completion_logps(fused, other), other.mask_BS), refs_2B[1])
+    baseline = kto_kl(sums(fused, mismatched), refs_2B[1])
     assert (baseline > 0) == (shift == 0)
     assert trainer._metrics["train"]["kl"] == [pytest.approx(baseline.item(), abs=1e-5)]
     ours = kto_loss(
-        sequence_logps(completion_logps(fused, matched), matched.mask_BS),
+        sums(fused, CHOSEN),
         refs_2B[0],
         torch.tensor(labels),
         baseline,
@@ -253,7 +269,7 @@ def trl_grpo(aggregation: str, scale: str, level: str, replayed: bool) -> tuple[
         _calculate_rewards=lambda *_: REWARDS_B.unsqueeze(-1),
         _entropy_bonus_enabled=False,
         _generate=lambda _: ([[5]] * 8, ids, None, [""] * 8, sampled, None, None, None),
-        _logs=defaultdict(list, rewards=defaultdict(list), extra=defaultdict(list)),
+        _logs={"prompt": [], "completion": [], "advantages": [], "rewards": {"reward": []}},
         _pending_extra_logs={},
         _pending_metrics={},
         _tokenizer=SimpleNamespace(pad_token_id=0),
@@ -298,7 +314,7 @@ def trl_grpo(aggregation: str, scale: str, level: str, replayed: bool) -> tuple[
     ("aggregation", "scale"), [("grpo", "group"), ("dapo", "group"), ("dr_grpo", "none"), ("dapo", "batch")]
 )
 def test_group_advantages_and_the_policy_loss(
-    aggregation: Aggregation, scale: Scale, level: str, replayed: bool
+    aggregation: Aggregation, scale: Scale, level: Literal["token", "sequence"], replayed: bool
 ) -> None:
     """From rewards to the gradient, through both of TRL's halves: what is done after sampling, and the loss."""
     theirs, policy, trainer, batch = trl_grpo(aggregation, scale, level, replayed)

@@ -19,7 +19,7 @@ from openai import OpenAI
 
 from familiar.adapters.gguf_file import read_header
 from familiar.daemon import llama, server, settings, state
-from familiar.daemon.engine import Engine
+from familiar.daemon.engine import Engine, Sampling
 from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import Model
 from familiar.daemon.state import State
@@ -79,6 +79,13 @@ def model(model_path: Path) -> Iterator[Model]:
     loaded = Model(model_path)
     yield loaded
     loaded.close()
+
+
+@pytest.fixture(scope="module")
+def endless(model: Model) -> Sampling:
+    """Greedy, and never choosing a token that ends the reply: it runs until the context is full."""
+    ends = [token for token in range(model.vocab.size) if model.vocab.ends_generation(token)]
+    return Sampling(temperature=0, logit_bias=tuple((token, -1000.0) for token in ends))
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Embeddings on the engine's thread, beside replies."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,18 +19,6 @@ from familiar.memory.types import Message
 
 ROUNDING = 2e-3  # of a vector of length 1: sums are taken in another order in batches of another shape
 TEXTS = ["a", "The tea is ready.", "Owls fly by night. " * 20, "Rivers run to the sea. " * 60]
-
-
-@pytest.fixture(scope="module")
-def engine(model_path: Path) -> Iterator[Engine]:
-    with Engine.open(model_path, EngineOptions(slots=4, threads=1)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def endless(model: Model) -> Sampling:
-    ends = [token for token in range(model.vocab.size) if model.vocab.ends_generation(token)]
-    return Sampling(temperature=0, logit_bias=tuple((token, -1000.0) for token in ends))
 
 
 def alike(left: NDArray[np.float32], right: NDArray[np.float32]) -> bool:

@@ -42,7 +42,8 @@ def test_an_unknown_route_and_a_wrong_method(service: Any) -> None:
         (b"null", "application/json", 400, "invalid_value", "must be a JSON object"),
         (b'{"model": "x"}', "application/x-www-form-urlencoded", 415, "unsupported_media_type", "application/json"),
         (b'{"model": "x"}', "text/plain", 415, "unsupported_media_type", "text/plain"),
-        (b'{"model": "\xff"}', "application/json", 400, None, "body"),
+        (b'{"model": "\xff"}', "application/json", 400, "invalid_json", "not UTF-8"),
+        (b"[" * 100_000, "application/json", 400, "invalid_json", "nested too deeply"),
     ],
 )
 def test_bodies_that_are_no_request(

@@ -13,7 +13,6 @@ from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
 from familiar.daemon.engine import Engine, Generation, Sampling
-from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.generation import TokenLogprob
 from familiar.daemon.llama import Model
 from familiar.daemon.sampling import token_logprob
@@ -40,18 +39,6 @@ class Step:
 
     token: int
     logits: NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def engine(model_path: Path) -> Iterator[Engine]:
-    with Engine.open(model_path, EngineOptions(slots=4, threads=1)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def endless(model: Model) -> Sampling:
-    ends = [token for token in range(model.vocab.size) if model.vocab.ends_generation(token)]
-    return Sampling(temperature=0, logit_bias=tuple((token, -1000.0) for token in ends))
 
 
 def prompt_of(engine: Engine, text: str) -> list[int]:

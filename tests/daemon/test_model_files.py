@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -322,6 +323,11 @@ def test_pull_and_models_from_first_to_last(hub: Hub, tmp_path: Path, model_path
     shown = familiar(hub, tmp_path, "models", FAMILIAR_MODEL="me/other").stdout
     assert "The configured model, me/other, is not here: `familiar pull me/other` fetches it." in shown
     assert "* " not in shown
+    shown = familiar(hub, tmp_path, "models", FAMILIAR_EMBEDDING_MODEL="me/real").stdout
+    assert re.search(r"found by meaning with .*real-Q8_0\.gguf \(10 MB\)", shown)
+    shown = familiar(hub, tmp_path, "models", FAMILIAR_EMBEDDING_MODEL="me/other").stdout
+    assert "by their words alone: `familiar pull me/other` fetches" in shown
+    assert "alone, as embedding_model says" in familiar(hub, tmp_path, "models", FAMILIAR_EMBEDDING_MODEL="none").stdout
 
 
 @pytest.mark.parametrize(

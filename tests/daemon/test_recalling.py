@@ -117,9 +117,9 @@ def test_what_applies_is_told_though_it_shares_no_word(service: Any, request_: s
 
 
 def test_a_fact_is_used_on_the_very_next_request(service: Any) -> None:
-    assert told(service, "Are there any films that I should not watch late in the evening?") == []
+    assert told(service, "Is The Exorcist a good choice for tonight?") == []
     id = remember(service, "I can't stand horror movies.")
-    assert told(service, "Are there any films that I should not watch late in the evening?") == [
+    assert told(service, "Is The Exorcist a good choice for tonight?") == [
         "I can't stand horror movies."
     ]
     exchange = service.parts.store.latest_exchange(ME)
@@ -127,7 +127,7 @@ def test_a_fact_is_used_on_the_very_next_request(service: Any) -> None:
     assert (used.memory_id, used.reason) == (id, "meaning")
     assert 0 <= used.score <= 1
     service.parts.store.forget(ME, [id])
-    assert told(service, "Are there any films that I should not watch late in the evening?") == []
+    assert told(service, "Is The Exorcist a good choice for tonight?") == []
 
 
 def test_an_edited_fact_is_found_by_what_it_says_now(service: Any) -> None:

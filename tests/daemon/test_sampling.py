@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 
 from familiar.daemon.engine import Engine, Generation, Sampling
-from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.generation import TokenLogprob
 from familiar.daemon.llama import Model
 from familiar.daemon.sampling import token_logprob
@@ -50,21 +49,9 @@ DEAD_ENDS = {  # and what a reply is before
 }
 
 
-@pytest.fixture(scope="module")
-def engine(model_path: Path) -> Iterator[Engine]:
-    with Engine.open(model_path, EngineOptions(slots=4, threads=1)) as opened:
-        yield opened
-
-
 @pytest.fixture
 def prompt(engine: Engine) -> list[int]:
     return engine.encode_prompt([Message(role="user", content="What should I cook tonight?")])
-
-
-@pytest.fixture
-def endless(model: Model) -> Sampling:
-    ends = [token for token in range(model.vocab.size) if model.vocab.ends_generation(token)]
-    return Sampling(temperature=0, logit_bias=tuple((token, -1000.0) for token in ends))
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -1,11 +1,14 @@
 """A store in which a user owns something of every sort, for the tests of exports and backups."""
 
+from dataclasses import replace
+
+from familiar.memory.finetuning_types import Job, JobCheckpoint, JobEvent, StoredFile, TunedModel
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Message, Used
 
 
 def fill(store: Store, user: int, prefix: str = "", count: int = 3) -> None:
-    """Give ``user`` exchanges with memories, feedback, superseded memories, runs, versions, probes and graders."""
+    """Give ``user`` exchanges with memories, feedback, superseded memories, runs, versions, probes, graders and jobs."""
     for number in range(count):
         name = f"{prefix}{number}"
         turn = Message(role="user", content=f'Question {name}: Grüße, "Zoë"?\n🦊')
@@ -54,3 +57,27 @@ def fill(store: Store, user: int, prefix: str = "", count: int = 3) -> None:
             " VALUES (?, 9, ?, 1, 1, 'p', 'c', 0.5)",
             (user, new),
         )
+    file = StoredFile(f"file-{prefix}1", user, 10.0, "train.jsonl", "fine-tune")
+    store.files.add(file)
+    job = Job(
+        id=f"ftjob-{prefix}1",
+        user_id=user,
+        created_at=11.0,
+        state="running",
+        model="familiar",
+        base_sha256="base",
+        name=f"ft:base:me::{prefix}1",
+        training_file=file.id,
+        validation_file=None,
+        suffix=None,
+        seed=1,
+        method={"type": "supervised"},
+        metadata={"team": "blue"},
+    )
+    store.fine_tuning.add(job)
+    store.fine_tuning.add_event(JobEvent(f"ftevent-{prefix}1", user, job.id, 12.0, "info", "message", "Begun."))
+    step = TunedModel(f"{job.name}:ckpt-step-1", user, job.id, 13.0, 1, "base", f"{prefix}gguf")
+    store.fine_tuning.add_checkpoint(
+        JobCheckpoint(f"ftckpt-{prefix}1", user, job.id, 13.0, 1, step.id, {"train_loss": 0.5}), step
+    )
+    store.fine_tuning.succeed(job.id, replace(step, id=job.name), 14.0, 12, file.id)

@@ -83,16 +83,24 @@ def test_pinned_ones_may_be_more_than_the_cap(store: Store) -> None:
     assert len(names(store)) == 8
 
 
-def test_feedback_makes_room_too_and_a_cap_can_be_set_later(store: Store) -> None:
+def test_feedback_makes_room_too(store: Store) -> None:
     for number in range(7):
         feedback = Feedback(f"fb-{number}", 1, NOW + number, "rule", text="x")
         memory = Memory(f"mem-{number}", 1, NOW + number, "fact", f"City {number} is big", feedback_id=feedback.id)
         store.add_feedback(feedback, [memory])
     assert names(store) == ["2", "3", "4", "5", "6"]
-    assert store.cap_memories(1, 2, NOW) == 3
-    assert names(store) == ["5", "6"]
-    assert store.cap_memories(1, 2, NOW) == 0
-    assert store.counts(1)["memories"] == 2
+    assert store.counts(1)["memories"] == 5
+
+
+def test_a_large_store_is_not_weighed_at_every_statement(data_dir: Path) -> None:
+    path = data_dir / "familiar.db"
+    with Store.open(path) as store:
+        for number in range(203):
+            store.put_memory(Memory(f"mem-{number}", 1, float(number), "fact", f"City {number} is big"), float(number))
+    with Store.open(path, max_memories=200) as store:
+        store.put_memory(Memory("mem-last", 1, 300.0, "fact", "The sea is wide"), 300.0)
+        assert len(names(store)) == 198  # as many fewer as make room for the next two
+        assert len(names(store, "evicted")) == 6
 
 
 def test_ended_ones_are_deleted_oldest_first_beyond_ten_times_the_cap(data_dir: Path) -> None:

@@ -127,6 +127,24 @@ def test_a_short_text_goes_but_is_not_torn_out_of_everything(store: Store) -> No
     assert store.feedback_rows(ME) == []
 
 
+def test_a_short_rule_goes_with_every_time_that_it_was_stated(store: Store, data_dir: Path) -> None:
+    assert not tells("Be brief")
+    state_rule(store, "1", "Be brief")
+    again = state_rule(store, "2", "be brief.")
+    asked = exchange(store, "own", turns("Who wrote Emma?"), "Austen did.")
+    store.add_feedback(Feedback("fb-3", ME, 2.0, "rating", asked.id, rating=-1, note="Be brief"))
+    exported = data_dir / "mine.jsonl"
+    exported.write_bytes(b"".join(store.export(ME)))
+    exported.chmod(0o640)
+    report = store.forget(ME, [again.id])
+    assert report.feedback_ids == ("fb-1", "fb-2", "fb-3")
+    assert store.feedback_rows(ME) == []
+    rows = [json.loads(line) for line in exported.read_text(encoding="utf-8").splitlines()]
+    gone = {again.id, *report.feedback_ids}
+    assert not [row for row in rows if gone & {row.get("id"), row.get("memory_id"), row.get("feedback_id")}]
+    assert exported.stat().st_mode & 0o777 == 0o640
+
+
 @pytest.mark.parametrize(
     ("text", "says_enough"),
     [

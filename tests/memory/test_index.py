@@ -6,6 +6,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from familiar.memory import index as index_module
 from familiar.memory import meaning, vectors
+from familiar.memory.database import Connection
 from familiar.memory.errors import InvalidInput
 from familiar.memory.index import MemoryIndex
 from familiar.memory.meaning import Background, Vectors
@@ -54,7 +56,9 @@ def new_index(store: Store, user: int = 1) -> MemoryIndex:
 
 
 def embed(store: Store, user: int = 1, limit: int | None = None) -> None:
-    vectors.embed_missing(store.connection, user, EMBED, BACKGROUND, limit=limit)
+    index = new_index(store, user)
+    index.refresh()
+    vectors.embed_missing(store.connection, index.missing(limit), EMBED, BACKGROUND)
 
 
 def put(store: Store, id: str, text: str, at: float, **fields: object) -> Memory:
@@ -175,6 +179,86 @@ def test_a_memory_that_comes_back_stands_where_it_stood(store: Store) -> None:
     assert index.seqs.tolist() == [1, 2, 3]
 
 
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many vectors are asked for each time that an index reads some from the store, from now on."""
+    asked: list[int] = []
+    read = vectors.read
+
+    def counted(connection: Connection, user_id: int, embedder: str, seqs: Sequence[int]) -> tuple[Any, Any, Any]:
+        asked.append(len(seqs))
+        return read(connection, user_id, embedder, seqs)
+
+    monkeypatch.setattr(vectors, "read", counted)
+    return asked
+
+
+def test_vectors_that_are_not_there_yet_are_not_looked_for_again_and_again(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "_AT_ONCE", 4)
+    with Store.open(data_dir / "many.db") as store:
+        for number in range(40):
+            put(store, f"mem-{number}", f"Colour {number} is number {number * 7 % 41} of my list.", float(number))
+        index = new_index(store)
+        index.refresh()
+        assert index.missing() == list(range(40, 0, -1))
+        assert index.missing(3) == [40, 39, 38]
+        embed(store, limit=10)
+        asked = count_reads(monkeypatch)
+        index.refresh()
+        assert asked == [4, 4, 4, 4]  # ten are found, and the fourth look finds nothing
+        assert index.missing() == list(range(30, 0, -1))
+        asked.clear()
+        put(store, "mem-40", "Colour 40 is bright.", 40.0)
+        index.refresh()
+        assert sum(asked) <= 8
+        embed(store)
+        assert_in_step(index, store)
+        assert index.complete
+
+
+def test_what_an_index_did_not_know_it_looks_for_in_full(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_module, "_AT_ONCE", 4)
+    with Store.open(data_dir / "many.db") as store:
+        put(store, "mem-0", "I live in Oslo.", 0.0)
+        for number in range(1, 20):
+            put(store, f"mem-{number}", f"Colour {number} is number {number * 7 % 41} of my list.", float(number))
+        put(store, "mem-20", "I live in Bergen.", 20.0)  # ends the first
+        embed(store)
+        for number in range(21, 40):
+            put(store, f"mem-{number}", f"Colour {number} is number {number * 7 % 41} of my list.", float(number))
+        index = new_index(store)
+        index.refresh()
+        assert index.missing() == list(range(40, 21, -1))  # older ones have theirs
+        store.restore_memory(1, "mem-0", 50.0)  # what follows it is read anew
+        assert_in_step(index, store)
+
+
+def test_only_what_may_have_changed_a_text_makes_an_index_look_at_all_vectors(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, text in enumerate(["I live in Oslo.", "My bicycle is red.", "My sister is a nurse."], start=1):
+        put(store, f"mem-{number}", text, float(number))
+    embed(store)
+    index = new_index(store)
+    index.refresh()
+    asked = count_reads(monkeypatch)
+    looked: list[int] = []
+    monkeypatch.setattr(index, "_take_changes", lambda: looked.append(1))
+    put(store, "mem-4", "I live in Bergen.", 4.0)  # ends the first
+    index.refresh()
+    store.forget(1, ["mem-2"])
+    index.refresh()
+    assert index.seqs.tolist() == [3, 4]
+    assert looked == []
+    assert asked == [1, 1]  # the new one, which has none
+    monkeypatch.undo()
+    assert_in_step(index, store)
+    store.edit_memory(1, "mem-3", 5.0, text="My sister is a pilot.")
+    assert_in_step(index, store)
+    assert index.missing() == [4, 3]
+
+
 def test_of_a_user_who_has_nothing_nothing_is_found(store: Store) -> None:
     for index in (new_index(store), new_index(store, 99)):
         index.refresh()
@@ -197,20 +281,16 @@ def test_find_tells_positions_and_what_is_not_there(store: Store) -> None:
 OTHER_PROCESS = """
 import sys
 from pathlib import Path
-from familiar.memory import meaning, vectors
-from familiar.memory.meaning import Background
 from familiar.memory.store import Store
 from familiar.memory.types import Memory
-from tests.memory.embedders import HashedWords
+from tests.memory.test_index import embed
 
-embed = HashedWords(dimensions=24)
 with Store.open(Path(sys.argv[1])) as store:
-    background = Background.of(embed(meaning.background_texts()))
     for number in range(30):
         text = f"Colour {number} is number {number * 7 % 31} of my list."
         store.put_memory(Memory(f"mem-{number}", 1, number, "fact", text, scope="related"), number)
         if number % 3 == 2:
-            vectors.embed_missing(store.connection, 1, embed, background, limit=2)
+            embed(store, limit=2)
         if number % 5 == 4:
             store.edit_memory(1, f"mem-{number - 2}", number, text=f"Shade {number} is bright.")
         if number % 10 == 9:
@@ -285,7 +365,7 @@ def test_of_many_memories_the_bits_find_what_comparing_with_all_finds(
     index = MemoryIndex(store.connection, 1, drawn.name, background)
     index.refresh()
     shares = []
-    for request in background.request(drawn([f"Request {number}" for number in range(60)])):
+    for request in (background.request(vector) for vector in drawn([f"Request {number}" for number in range(60)])):
         best = {}
         for exact in (10_000, 1000):
             monkeypatch.setattr(index_module, "EXACT", exact)

@@ -8,7 +8,7 @@ import pytest
 
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Feedback, Memory, MemoryState, Used
+from familiar.memory.types import Exchange, Memory, MemoryState, Used
 
 EVERY_STATE: tuple[MemoryState, ...] = ("active", "superseded", "evicted")
 
@@ -168,17 +168,6 @@ def test_what_an_active_memory_says_is_not_restored_beside_it(store: Store) -> N
     assert store.memory(1, "mem-3").state == "active"
     with pytest.raises(InvalidInput, match="mem-3"):
         store.restore_memory(1, "mem-1", 9.0)
-
-
-def test_what_took_the_place_may_go_without_bringing_the_older_back(store: Store) -> None:
-    feedback = Feedback("fb-2", 1, 2.0, "rule", text="I live in Oslo")
-    state(store, 1, "I live in Rome")
-    store.add_feedback(feedback, [Memory("mem-2", 1, 2.0, "rule", "I live in Oslo", feedback_id="fb-2")])
-    store.delete_feedback(1, "fb-2")
-    assert texts(store) == []
-    assert store.memory(1, "mem-1").state == "superseded"
-    assert [memory.id for memory in store.history_of(1, "mem-1")] == ["mem-1"]
-    assert store.restore_memory(1, "mem-1", 3.0).state == "active"
 
 
 def test_editing_the_text_states_it_anew(store: Store) -> None:

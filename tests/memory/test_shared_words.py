@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from familiar.memory import shared_words
 from familiar.memory.index import MemoryIndex
+from familiar.memory.shared_words import Shared
 from familiar.memory.store import Store
 from familiar.memory.types import Memory
 
@@ -32,11 +33,15 @@ def put(store: Store, *texts: str, user: int = ME) -> None:
         )
 
 
-def shares(store: Store, request: str, user: int = ME) -> list[float]:
-    """The shares of the user's memories, oldest first."""
+def shared(store: Store, request: str, user: int = ME) -> Shared:
     index = MemoryIndex(store.connection, user, None, None)
     index.refresh()
-    found: list[float] = shared_words.share(store.connection, index, request).tolist()
+    return shared_words.share(store.connection, index, request)
+
+
+def shares(store: Store, request: str, user: int = ME) -> list[float]:
+    """The shares of the user's memories, oldest first."""
+    found: list[float] = shared(store, request, user).shares.tolist()
     return found
 
 
@@ -86,6 +91,23 @@ def test_words_that_too_many_have_tell_nothing_apart(store: Store, monkeypatch: 
     assert all(share < marmot for share in shares(store, "entry list marmot")[:-1])
     found = [share > 0 for share in shares(store, "entry list")]
     assert found == [False] * 80 + [True] * 20 + [False]  # where all are too common, the newest
+
+
+def test_what_says_it_all_is_among_those_that_have_all_words(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "A marmot in the list", "A list", *(f"Entry {number} of the list" for number in range(100)))
+    assert _having_all(store, "marmots in lists") == [0]
+    assert _having_all(store, "the list") == list(range(102))
+    assert _having_all(store, "marmot entry") == []
+    assert _having_all(store, "Which xylophone is in the marmot list?") == [0]  # a word that nobody used tells nothing
+    assert _having_all(store, "xylophone") is _having_all(store, "") is None
+    monkeypatch.setattr(shared_words, "ROWS", 20)
+    assert _having_all(store, "marmot list") == [0]
+    assert _having_all(store, "the list") is None  # not all its rows were read
+
+
+def _having_all(store: Store, request: str) -> list[int] | None:
+    found = shared(store, request).having_all
+    return None if found is None else found.tolist()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -200,26 +200,6 @@ def test_exchanges_are_newest_first(store: Store) -> None:
     assert latest.id == "b"
 
 
-def test_deleted_feedback_is_gone_with_its_memory_from_file_index_and_log(store: Store, data_dir: Path) -> None:
-    secret = "zanzibarquux"
-    for number in range(60):
-        say(store, rule(number, f"rule number {number}"))
-    say(store, rule(100, f"My password is {secret}"))
-    store._connection.empty_log()
-
-    def in_files() -> list[str]:
-        return [path.name for path in data_dir.iterdir() if secret.encode() in path.read_bytes()]
-
-    assert in_files() == ["familiar.db"]
-    store.delete_feedback(1, "fb-100")
-    assert in_files() == []
-    assert store.search_memories(1, secret) == []
-    assert len(store.search_memories(1, "rule number 7", limit=100)) == 60
-    with pytest.raises(NotFound) as missing:
-        store.delete_feedback(1, "fb-100")
-    assert missing.value.param == "feedback_id"
-
-
 def test_a_deed_is_stored_once(store: Store) -> None:
     store.add_exchange(exchange("chatcmpl-1"))
     seen = Feedback("fb-1", 1, 1.0, "regeneration", "chatcmpl-1", source="history", trust="inferred", key="deed")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from familiar.memory import meaning, vectors
+from familiar.memory.index import MemoryIndex
 from familiar.memory.meaning import Background, Embed, Vectors
 from familiar.memory.store import Store
 from familiar.memory.types import Memory, MemoryKind
@@ -27,10 +28,14 @@ def put(store: Store, id: str, text: str, at: float, prompt: str | None = None, 
 
 
 def embed(store: Store, by: Embed | None = None, limit: int | None = None) -> int:
-    return vectors.embed_missing(store.connection, 1, by or HashedWords(), BACKGROUND, limit=limit)
+    """Embed what the index says is missing, as recall does."""
+    by = by or HashedWords()
+    index = MemoryIndex(store.connection, 1, by.name, BACKGROUND)
+    index.refresh()
+    return vectors.embed_missing(store.connection, index.missing(limit), by, BACKGROUND)
 
 
-def stored(store: Store, seqs: Sequence[int] | None = None) -> tuple[list[int], Vectors, Vectors]:
+def stored(store: Store, seqs: Sequence[int] = range(1, 20)) -> tuple[list[int], Vectors, Vectors]:
     found, read, hubness = vectors.read(store.connection, 1, HashedWords().name, seqs)
     return found.tolist(), read, hubness
 
@@ -153,6 +158,8 @@ class _Meanwhile:
 def test_a_memory_that_is_edited_while_it_is_embedded_does_not_keep_the_old_texts_vector(store: Store) -> None:
     put(store, "mem-1", "I like tea.", 1.0)
     embed(store, _Meanwhile(lambda: store.edit_memory(1, "mem-1", 2.0, text="I own a bicycle.")))
+    assert stored(store)[0] == []
+    assert embed(store) == 1
     assert stored(store)[1] == pytest.approx(HashedWords()(["I own a bicycle."]), abs=1e-3)
 
 

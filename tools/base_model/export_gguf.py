@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from tokenizer import PRE_TOKENIZER
 from tokenizers import Tokenizer
 
+from familiar.daemon.gguf_shape import add_shape
+
 NAME = "Familiar Base"
 
 
@@ -34,11 +36,9 @@ def write(model: Llama, tokenizer: Tokenizer, path: Path, description: str) -> N
     writer.add_name(NAME)
     writer.add_description(description)
     writer.add_license("Apache-2.0")
-    writer.add_context_length(config.context)
-    writer.add_embedding_length(config.width)
-    writer.add_block_count(config.layers)
-    writer.add_feed_forward_length(config.ffn)
-    writer.add_head_count(config.heads)
+    add_shape(
+        writer, context=config.context, width=config.width, ffn=config.ffn, layers=config.layers, heads=config.heads
+    )
     writer.add_head_count_kv(config.kv_heads)
     writer.add_rope_dimension_count(config.head_width)
     writer.add_rope_freq_base(config.rope_theta)

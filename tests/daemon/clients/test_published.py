@@ -12,6 +12,7 @@ import pytest
 from familiar.daemon.engine import Engine
 from familiar.daemon.engine_options import EngineOptions
 from familiar.memory import users
+from familiar.memory.finetuning_types import JobCheckpoint, TunedModel
 from familiar.memory.types import AdapterVersion, LearningRun
 
 CHAT: dict[str, Any] = {"model": "familiar:base", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
@@ -130,6 +131,7 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
     export = ask("GET", "/v1/data/export", 200)
     assert ask("POST", "/v1/data/import", 200, content=export.encode())["added"] == {}
     ask("POST", "/v1/data/import", 400, content=b"{}")
+    _ask_of_files_and_jobs(ask, service)
     # the rest
     ask("GET", "/v1/models", 200)
     ask("GET", "/v1/models/familiar:base", 200, route="/v1/models/{model_id}")
@@ -207,6 +209,50 @@ def _add_version(service: Any) -> None:
     report = {"passed": True, "checks": [{"name": "probes", "value": 0.1, "limit": 0.2, "ok": True, "detail": "fine"}]}
     version = AdapterVersion(1, 1, 2.0, "adapters/v1", None, sha256, "0" * 64, "run-1", (), report)
     store.add_version(version, make_current=True)
+
+
+def _ask_of_files_and_jobs(ask: Published, service: Any) -> None:
+    files, one = "/v1/files", "/v1/files/{file_id}"
+    form: dict[str, Any] = {"files": {"file": ("a.jsonl", b"{}")}, "data": {"purpose": "fine-tune"}}
+    file = ask("POST", files, 200, **form)["id"]
+    ask("POST", files, 400, files=form["files"])
+    assert ask("GET", files, 200)["last_id"] == file
+    ask("GET", files, 400, params={"limit": 0})
+    ask("GET", files, 404, params={"after": "file-0"})
+    ask("GET", f"{files}/{file}", 200, route=one)
+    assert ask("GET", f"{files}/{file}/content", 200, route=f"{one}/content") == "{}"
+    jobs, job = "/v1/fine_tuning/jobs", "/v1/fine_tuning/jobs/{job_id}"
+    wanted = {"model": "familiar", "training_file": file}
+    with service.parts.turn.taken("asked", 1, "other"):  # so that no job begins
+        id = ask("POST", jobs, 200, json=wanted)["id"]
+        ask("POST", jobs, 400, json={**wanted, "model": "gpt-4"})
+        ask("POST", jobs, 415, content=b"{}", headers={"Content-Type": "text/plain"})
+        assert ask("GET", jobs, 200)["last_id"] == id
+        ask("GET", jobs, 400, params={"limit": 0})
+        ask("GET", jobs, 404, params={"after": "ftjob-0"})
+        while ask("GET", f"{jobs}/{id}", 200, route=job)["status"] == "validating_files":
+            time.sleep(0.01)
+        for change, before in (("pause", "queued"), ("resume", "paused"), ("cancel", "queued")):
+            # Its file is no training data; what was found out of it is not what is asked here.
+            service.parts.store.fine_tuning.move(id, ("failed",), before, error=None, finished_at=None)
+            ask("POST", f"{jobs}/{id}/{change}", 200, route=f"{job}/{change}")
+        for change in ("pause", "resume", "cancel"):
+            ask("POST", f"{jobs}/{id}/{change}", 400, route=f"{job}/{change}")
+            ask("POST", f"{jobs}/ftjob-0/{change}", 404, route=f"{job}/{change}")
+    ask("GET", f"{jobs}/ftjob-0", 404, route=job)
+    tuned = TunedModel(f"ft:base:me::{id[-8:]}", 1, id, 1.0, 2, service.parts.base_sha256(), "0" * 64)
+    checkpoint = JobCheckpoint("ftckpt-1", 1, id, 1.0, 2, tuned.id, {"step": 2, "train_loss": 0.5, "valid_loss": 0.6})
+    service.parts.store.fine_tuning.add_checkpoint(checkpoint, tuned)
+    for name in ("events", "checkpoints"):
+        assert ask("GET", f"{jobs}/{id}/{name}", 200, route=f"{job}/{name}")["data"]
+        ask("GET", f"{jobs}/{id}/{name}", 400, route=f"{job}/{name}", params={"limit": 0})
+        ask("GET", f"{jobs}/ftjob-0/{name}", 404, route=f"{job}/{name}")
+    ask("DELETE", f"/v1/models/{tuned.id}", 200, route="/v1/models/{model_id}")
+    ask("DELETE", f"/v1/models/{tuned.id}", 404, route="/v1/models/{model_id}")
+    ask("DELETE", "/v1/models/familiar", 400, route="/v1/models/{model_id}")
+    ask("DELETE", f"{files}/{file}", 200, route=one)
+    for method, path in (("GET", one), ("GET", f"{one}/content"), ("DELETE", one)):
+        ask(method, path.format(file_id=file), 404, route=path)
 
 
 def test_without_a_key_every_route_that_needs_one_answers_401(published: Published, service: Any) -> None:

@@ -1,0 +1,159 @@
+"""What a run learns from memories: prompts to which they apply, with and without them, and the graders of rules.
+
+A memory's own prompts are those to which it was shown. One that applies always is also taught on everyday requests, of
+which the model is given those that it has something to say to: taught on what it knows nothing of, it would learn to
+say so. Corrected examples are left out, since training imitates them as they are.
+"""
+
+import hashlib
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from familiar.adapters.protocols import Completion, ProgressCallback
+from familiar.adapters.rows import Lesson
+from familiar.daemon.oracle import Oracle
+from familiar.daemon.prompt import with_memories
+from familiar.feedback import graders
+from familiar.feedback.grader_parse import parse
+from familiar.memory.meaning import everyday_requests
+from familiar.memory.store import Store
+from familiar.memory.types import Memory, Message
+
+OWN_PROMPTS = 200
+"""The newest exchanges that are looked through for prompts."""
+CANDIDATES = 160
+"""Everyday requests that the model is tried on."""
+EVERYDAY = 48
+"""Those of them that it is taught on: the likeliest answers."""
+TRIAL_TOKENS = 40
+HELD_OUT_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The memories that a run teaches, with their graders' definitions, and the prompts to which each was shown."""
+
+    always: tuple[Memory, ...]
+    own: tuple[tuple[tuple[Message, ...], tuple[Memory, ...]], ...]
+    graders: Mapping[str, tuple[Mapping[str, Any], ...]]
+
+    def __bool__(self) -> bool:
+        return bool(self.always or self.own)
+
+    @property
+    def count(self) -> int:
+        """How many memories are taught."""
+        return len({memory.id for memory in (*self.always, *(m for _, shown in self.own for m in shown))})
+
+    def to_json(self) -> list[object]:
+        """All that a run's result depends on."""
+        own = [[list(messages), [memory.text for memory in shown]] for messages, shown in self.own]
+        return [[memory.text for memory in self.always], own, {id: list(each) for id, each in self.graders.items()}]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """A prompt and the graders that apply to replies to it."""
+
+    messages: tuple[Message, ...]
+    graders: tuple[graders.Grader, ...]
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """Prompts to teach memories on, and some that only judge; graded ones are of the same prompts."""
+
+    train: tuple[Lesson, ...]
+    held_out: tuple[Lesson, ...]
+    graded: tuple[Graded, ...]
+    graded_held_out: tuple[Graded, ...]
+
+
+def taught(store: Store, user_id: int) -> Taught:
+    """Read what there is to teach a user's adapter from memories."""
+    active = {memory.id: memory for memory in store.memories(user_id) if memory.kind != "example"}
+    own: dict[str, tuple[tuple[Message, ...], tuple[Memory, ...]]] = {}
+    for exchange in store.exchanges(user_id, limit=OWN_PROMPTS):
+        shown = tuple(active[id] for id in exchange.memory_ids if id in active)
+        plain = all(message["role"] != "tool" and not message.get("tool_calls") for message in exchange.messages)
+        if shown and plain:
+            own.setdefault(_text(exchange.messages), (exchange.messages, shown))
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for grader in store.graders(user_id):
+        if grader.memory_id in active:
+            found.setdefault(grader.memory_id, []).append(grader.definition)
+    always = tuple(memory for memory in active.values() if memory.scope == "always")
+    return Taught(always, tuple(own.values()), {id: tuple(each) for id, each in found.items()})
+
+
+def make(given: Taught, oracle: Oracle, *, seed: int, most_tokens: int, progress: ProgressCallback) -> Lessons:
+    """Choose the prompts and part them; ``most_tokens`` is how long a prompt may be."""
+    pairs = [*given.own]
+    if given.always:
+        pairs += [(messages, given.always) for messages in _everyday(oracle, seed, progress)]
+    parsed = {id: [parse(each) for each in definitions] for id, definitions in given.graders.items()}
+    train: list[tuple[Lesson, Graded]] = []
+    held_out: list[tuple[Lesson, Graded]] = []
+    for messages, memories in pairs:
+        lesson = Lesson(tuple(messages), tuple(with_memories(messages, memories)))
+        if len(oracle.encode(lesson.told, "")[0]) > most_tokens:
+            continue
+        applying = [each for memory in memories for each in parsed.get(memory.id, ())]
+        pair = (lesson, Graded(lesson.messages, tuple(each for each in applying if not graders.needs_embedder(each))))
+        (held_out if _place(messages, seed) < HELD_OUT_SHARE else train).append(pair)
+    if not held_out and len(train) > 1:
+        held_out.append(train.pop())
+    return Lessons(
+        tuple(lesson for lesson, _ in train),
+        tuple(lesson for lesson, _ in held_out),
+        tuple(graded for _, graded in train if graded.graders),
+        tuple(graded for _, graded in held_out if graded.graders),
+    )
+
+
+def rewards(
+    prompts: Sequence[Graded], score: graders.ScoreModel
+) -> Callable[[Sequence[tuple[int, Completion]]], list[float]]:
+    """What the graders of a prompt give to its completions: their mean."""
+
+    def graded(completions: Sequence[tuple[int, Completion]]) -> list[float]:
+        given: list[list[float]] = [[] for _ in completions]
+        for grader in {id(each): each for prompt in prompts for each in prompt.graders}.values():
+            at = [
+                i
+                for i, (number, _) in enumerate(completions)
+                if any(each is grader for each in prompts[number].graders)
+            ]
+            samples = [(completions[i][1].text, dict[str, Any]()) for i in at]
+            for i, grade in zip(at, graders.run_many(grader, samples, score=score), strict=True):
+                given[i].append(min(1.0, max(0.0, grade.reward)))
+        return [math.fsum(each) / len(each) if each else 0.0 for each in given]
+
+    return graded
+
+
+def _everyday(oracle: Oracle, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
+    """The everyday requests that the base model answers with the likeliest words, of those drawn."""
+    texts = random.Random(f"{seed}/everyday").sample(everyday_requests(), CANDIDATES)
+    prompts = [(Message(role="user", content=text),) for text in texts]
+    replies = oracle.sample(
+        None, prompts, group=1, max_tokens=TRIAL_TOKENS, temperature=0.0, seed=seed, progress=progress
+    )
+    likelihood = []
+    for prompt, (reply,) in zip(prompts, replies, strict=True):
+        logps = oracle.top_logps(None, prompt, reply.ids, 1).picked_T if reply.ids else [-math.inf]
+        likelihood.append(math.fsum(logps) / len(logps))
+    best = sorted(range(len(prompts)), key=lambda i: -likelihood[i])[:EVERYDAY]
+    return [prompts[i] for i in sorted(best)]
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+
+
+def _place(messages: Sequence[Message], seed: int) -> float:
+    """A fixed place from 0 to 1 for a prompt, so that it is on the same side in every run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{_text(messages)}".encode()).digest()[:8]) / 2**64
