@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load(gguf: Path, *, dtype: str = "float32") -> "PreTrainedModel":
-    """Return the model in a GGUF file as a torch module on the CPU, in eval mode and with no gradients.
+def load(gguf: Path, *, dtype: str = "float32", device: str = "cpu") -> "PreTrainedModel":
+    """Return the model in a GGUF file as a torch module, in eval mode and with no gradients.
 
-    ``dtype`` is the name of a torch type; the memory taken is that of the dequantised weights (2.4 GB for 0.6 B
+    ``dtype`` and ``device`` are torch's names; the memory taken is that of the dequantised weights (2.4 GB for 0.6 B
     parameters in float32). Raises BadFile when the file is unreadable or of an architecture that transformers cannot
     load, MissingExtra without ``familiar-llm[learn]``.
     """
@@ -42,7 +42,8 @@ def load(gguf: Path, *, dtype: str = "float32") -> "PreTrainedModel":
     model.name_or_path = gguf.stem
     model.eval()
     model.requires_grad_(False)
-    return model
+    moved: PreTrainedModel = model.to(device)
+    return moved
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 The memory is an upper estimate of the trainer's own: weights dequantised to float32, the model once more as llama.cpp
 maps it, the adapter with its gradient and AdamW's two moments, the activations of one batch kept for the backward pass,
 and its logits. What is left out: what torch sets aside beyond that, and graphics memory. The time is a rough one: the
-arithmetic of the steps, at a rate that ordinary processors reach.
+arithmetic of imitation's steps, at a rate that ordinary processors reach.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 from familiar.adapters.gguf_file import Header
 from familiar.adapters.recipe import Recipe
@@ -17,13 +17,15 @@ LIBRARIES_BYTES = 500_000_000
 """torch, transformers and what they load."""
 FLOPS_PER_CORE = 1.5e10
 """Multiplications and additions in float32 that one processor core does in a second, in matrices of middling size."""
+ANCHOR_TOKENS = 60
+"""Tokens of a neutral row that training holds in place."""
 START_S = 15.0
 """Importing torch and loading the model."""
 
 _FLOAT = 4
 _OPTIMISED = 4 * _FLOAT  # the weight, its gradient, two moments
 _LOGIT_COPIES = 3  # the logits, their log-softmax, and its gradient
-_PASSES = 3  # a step's forward pass, and a backward pass of twice its arithmetic
+_PASSES = 2  # a step's forward pass, and a backward pass of the same arithmetic: frozen weights need no gradient
 _LAYERS = {
     "q_proj": "attn_q",
     "k_proj": "attn_k",
@@ -47,17 +49,21 @@ def estimate(header: Header, recipe: Recipe, row_tokens: Sequence[int], *, cores
     """Estimate a run over rows of so many tokens each, prompt and both replies together."""
     weights = sum(prod(tensor.shape) for tensor in header.tensors.values())
     longest = max(row_tokens, default=0)
-    batch_tokens = recipe.batch_size * longest
+    batch_tokens = max(longest, min(recipe.batch_size * longest, recipe.pass_tokens))
+    trained = 1 - recipe.frozen_share
+    epoch_tokens = sum(sorted(row_tokens, reverse=True)[: recipe.epoch_rows])
+    steps = ceil(min(len(row_tokens), recipe.epoch_rows) / recipe.batch_size)
+    held_tokens = steps * recipe.anchor_batch * ANCHOR_TOKENS
     parts = (
         LIBRARIES_BYTES,
         weights * _FLOAT,
         header.path.stat().st_size,
-        _adapter_weights(header, recipe) * _OPTIMISED,
-        batch_tokens * _activations(header, longest) * _FLOAT,
+        _adapter_weights(header, recipe) * trained * _OPTIMISED,
+        batch_tokens * _activations(header, longest) * trained * _FLOAT,
         batch_tokens * _vocabulary(header) * _LOGIT_COPIES * _FLOAT,
     )
-    flops = 2 * weights * sum(row_tokens) * recipe.epochs * _PASSES
-    return Estimate(sum(parts), START_S + flops / (FLOPS_PER_CORE * max(1, cores)))
+    flops = 2 * weights * (sum(row_tokens) + (epoch_tokens + held_tokens) * recipe.epochs * _PASSES * trained)
+    return Estimate(int(sum(parts)), START_S + flops / (FLOPS_PER_CORE * max(1, cores)))
 
 
 def _adapter_weights(header: Header, recipe: Recipe) -> int:

@@ -194,12 +194,28 @@ def _false_claims(scorer: Scorer, candidate: Path, claims: Sequence[Messages]) -
 def _general_probes(
     scorer: Scorer, candidate: Path, questions: Sequence[Question], limit: float, max_tokens: int
 ) -> Check:
-    """Are questions that the base model answers rightly still answered rightly?"""
-    known = [q for q in questions if q.is_answered(scorer.generate(None, q.messages, max_tokens))]
-    kept = [q for q in known if q.is_answered(scorer.generate(candidate, q.messages, max_tokens))]
-    share = len(kept) / len(known) if known else 1.0
-    detail = f"Keeps {len(kept)} of the base model's {len(known)} right answers to {len(questions)} questions."
-    return _check("general_probes", share, limit, share >= limit, detail)
+    """Are as many questions answered rightly as by the base model?
+
+    It fails when fewer are, and more were lost than won beyond chance (sign test): a small model is undecided about
+    some answers, and any change at all turns a few of them, either way.
+    """
+    before = [question.is_answered(scorer.generate(None, question.messages, max_tokens)) for question in questions]
+    after = [question.is_answered(scorer.generate(candidate, question.messages, max_tokens)) for question in questions]
+    lost = sum(was and not now for was, now in zip(before, after, strict=True))
+    won = sum(now and not was for was, now in zip(before, after, strict=True))
+    share = sum(after) / sum(before) if any(before) else 1.0
+    ok = share >= limit or chance_of_loss(lost, won) > 0.05
+    detail = (
+        f"Of {len(questions)} questions the base model answers {sum(before)} rightly; {lost} of those are lost and "
+        f"{won} others won."
+    )
+    return _check("general_probes", share, limit, ok, detail)
+
+
+def chance_of_loss(lost: int, won: int) -> float:
+    """Return how likely so many losses, or more, are among ``lost`` + ``won`` changes that go either way by chance."""
+    changes = lost + won
+    return sum(math.comb(changes, count) for count in range(lost, changes + 1)) / 2**changes
 
 
 def _check(name: str, value: float, limit: float, ok: bool, detail: str) -> Check:

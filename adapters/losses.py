@@ -20,7 +20,7 @@ def token_logps(logits_BTV: Tensor, ids_BT: Tensor) -> Tensor:
     return picked_BT - logits_BTV.logsumexp(-1)
 
 
-def sft_loss(logps_N: Tensor, total_tokens: int | None = None) -> Tensor:
+def sft_loss(logps_N: Tensor, total_tokens: float | None = None) -> Tensor:
     """Return the mean negative log-likelihood per completion token, a scalar.
 
     ``total_tokens`` is the count to divide by when these tokens are one part of a larger step, so that the parts add

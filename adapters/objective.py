@@ -67,7 +67,10 @@ def accumulate(model: TreeModel, objective: Objective[R], rows: Sequence[R], rec
 @dataclass(frozen=True)
 class Imitation:
     """SFT on every chosen reply and DPO on every pair (RPO: Pang et al. 2024, eq. 1; the likelihood is averaged over
-    a step's tokens here, not per row). ``references`` are the base model's log-probabilities by ``logps_key``."""
+    a step's tokens here, not per row). ``references`` are the base model's log-probabilities by ``logps_key``.
+
+    Words that the user kept are the model's own already: learnt again they would only be learnt by heart, at the cost
+    of what else it knows. So they count for ``unchanged_weight`` in the likelihood."""
 
     recipe: Recipe
     references: Mapping[str, float]
@@ -75,14 +78,14 @@ class Imitation:
     def loss(self, logits_NV: Tensor, rows: Sequence[Encoded], step: Sequence[Encoded]) -> tuple[Tensor, Figures]:
         """Return the loss of these rows, with their DPO margin and accuracy."""
         recipe = self.recipe
-        total_tokens = sum(len(row.chosen_ids) for row in step)
+        total_weight = math.fsum(weight for row in step for weight in self._weights(row))
         total_pairs = sum(row.rejected_ids is not None for row in step)
         sequences = _token_logps(logits_NV, rows)
         chosen, rejected = [], []
         nll = logits_NV.new_zeros(())
         for row in rows:
             own = next(sequences)
-            nll = nll + sft_loss(own, total_tokens)
+            nll = nll + sft_loss(own * own.new_tensor(self._weights(row)), total_weight)
             if row.rejected_ids:
                 chosen.append(own)
                 rejected.append(next(sequences))
@@ -98,6 +101,10 @@ class Imitation:
                 "accuracy": (margin_B > 0).sum().item() / total_pairs,
             }
         return loss, figures
+
+    def _weights(self, row: Encoded) -> list[float]:
+        """What each chosen token counts: less where the user left the model's own words as they were."""
+        return [1.0 if changed else self.recipe.unchanged_weight for changed in row.changed]
 
 
 def preferences(
@@ -124,7 +131,7 @@ def preferences(
 
 @dataclass(frozen=True)
 class Ratings:
-    """KTO on rated replies (Ethayarajh et al. 2024, eq. 8); ``baseline`` is its reference point, see ``kto_baseline``.
+    """KTO on rated replies (Ethayarajh et al. 2024, eq. 7); ``baseline`` is its reference point, see ``kto_baseline``.
 
     Good and bad ratings weigh alike in a step, however many there are of each (the paper's section 4.2 asks for a ratio
     of 1 to 4/3)."""

@@ -20,12 +20,12 @@ class Distillation:
     never begins a sign-off is never shown how it goes on. ``top_k`` of the teacher's tokens are kept.
     """
 
-    rounds: int = 4
-    prompts: int = 32
+    rounds: int = 3
+    prompts: int = 16
     passes_per_round: int = 2
     top_k: int = 64
     max_tokens: int = 96
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
         _positive(self, "learn.distillation", "prompts", "passes_per_round", "top_k", "max_tokens", "learning_rate")
@@ -52,6 +52,7 @@ class Policy:
     epsilon_high: float = 0.28
     advantage_scale: Literal["group", "batch", "none"] = "group"
     aggregation: Literal["grpo", "dr_grpo", "dapo"] = "dapo"
+    importance_level: Literal["token", "sequence"] = "token"
     kl_weight: float = 0.0
     replay_rounds: int = 1
     behaviour_cap: float = 2.0
@@ -60,6 +61,13 @@ class Policy:
         _positive(self, "learn.policy", "prompts", "max_tokens", "temperature", "learning_rate")
         _positive(self, "learn.policy", "epsilon_low", "epsilon_high", "behaviour_cap")
         _natural(self, "learn.policy", "rounds", "kl_weight", "replay_rounds")
+        for name, choices in (
+            ("advantage_scale", ("group", "batch", "none")),
+            ("aggregation", ("grpo", "dr_grpo", "dapo")),
+            ("importance_level", ("token", "sequence")),
+        ):
+            if getattr(self, name) not in choices:
+                raise _invalid(name, "one of " + ", ".join(choices), getattr(self, name), "learn.policy")
         if self.group < 2:
             raise _invalid("policy.group", "2 or more, since completions are compared with one another", self.group)
 
@@ -70,7 +78,8 @@ class Recipe:
     on a small model.
 
     A step averages over ``batch_size`` rows, evaluated ``pass_tokens`` inputs at a time. The loss of imitation is
-    ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token) +
+    ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token, at
+    ``unchanged_weight`` where the user changed nothing) +
     ``kto_weight`` x KTO (over rated replies); every step adds ``kl_weight`` x KL(base || adapter) per token of
     ``anchor_batch`` of the anchors, in nats. An epoch reads all rows, or the newest ones and a draw of older ones,
     ``epoch_rows`` together. The ``frozen_share`` of the layers, the lower ones, carries no adapter. The round kept is
@@ -81,21 +90,22 @@ class Recipe:
     rank: int = 16
     alpha: int = 32
     target_modules: tuple[str, ...] = PROJECTIONS
-    frozen_share: float = 0.5
+    frozen_share: float = 0.67
     learning_rate: float = 1e-3
     schedule: Literal["cosine", "linear"] = "cosine"
     warmup_share: float = 0.1
-    epochs: int = 16
+    epochs: int = 10
     patience: int = 3
     batch_size: int = 4
     epoch_rows: int = 200
     pass_tokens: int = 2048
-    anchor_batch: int = 16
+    anchor_batch: int = 8
     beta: float = 0.1
     label_smoothing: float = 0.0
     length_normalised: bool = False
     dpo_weight: float = 0.2
     nll_weight: float = 1.0
+    unchanged_weight: float = 0.1
     kto_weight: float = 0.2
     kl_weight: float = 3.0
     kl_budget: float = 0.5
@@ -109,7 +119,7 @@ class Recipe:
         _positive(self, "learn", "rank", "alpha", "learning_rate", "epochs", "batch_size", "epoch_rows", "pass_tokens")
         _positive(self, "learn", "anchor_batch", "beta", "max_grad_norm")
         _natural(self, "learn", "patience", "dpo_weight", "nll_weight", "kto_weight", "kl_weight", "kl_budget")
-        _natural(self, "learn", "weight_decay")
+        _natural(self, "learn", "weight_decay", "unchanged_weight")
         if not 0 <= self.label_smoothing < 0.5:
             raise _invalid("label_smoothing", "from 0 to under 0.5", self.label_smoothing)
         for name in ("warmup_share", "frozen_share"):

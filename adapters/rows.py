@@ -7,6 +7,7 @@ learnt. Rows are equal only if they are the same object where they hold arrays.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from familiar.memory.errors import InvalidInput
 from familiar.memory.types import Message
 
 Ids = tuple[int, ...]
+
+MIN_COMMON = 0.4
+"""From this likeness of two replies on, 0 to 1, the one is an edit of the other and not another reply."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,22 @@ class Encoded:
     def tokens(self) -> int:
         """The longest text that the model reads for it."""
         return self.tree.depth
+
+    @property
+    def changed(self) -> tuple[bool, ...]:
+        """For each chosen token whether it is what the user changed.
+
+        Where something was deleted it is the token that now follows. Without a rejected reply, or with one that is the
+        same or has little in common with the chosen one, every token is.
+        """
+        matcher = SequenceMatcher(None, self.rejected_ids or (), self.chosen_ids, autojunk=False)
+        if matcher.ratio() < MIN_COMMON:
+            return (True,) * len(self.chosen_ids)
+        found = [False] * len(self.chosen_ids)
+        for tag, _, _, start, end in matcher.get_opcodes():
+            if tag != "equal":
+                found[start : max(end, start + 1)] = [True] * len(found[start : max(end, start + 1)])
+        return tuple(found) if any(found) else (True,) * len(self.chosen_ids)
 
 
 @dataclass(frozen=True)

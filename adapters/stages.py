@@ -248,7 +248,8 @@ class PolicyObjective:
         reference_BT = None
         if recipe.kl_weight:
             with torch.no_grad(), self.session.trees.without_adapter():
-                base = token_logps(self.session.trees.logits([row.tree for row in rows]), targets_N)
+                logits_base_NV = self.session.trees.logits([row.tree for row in rows])
+                base = token_logps(logits_base_NV / recipe.temperature, targets_N)
             reference_BT = pad_sequence(list(torch.split(base, sizes)), batch_first=True)
         all_rewards = [torch.tensor(row.rewards) for row in step]
         spread = torch.cat(all_rewards).std() if recipe.advantage_scale == "batch" else None
@@ -267,6 +268,7 @@ class PolicyObjective:
             ref_logps_BT=reference_BT,
             kl_weight=recipe.kl_weight,
             aggregation=recipe.aggregation,
+            importance_level=recipe.importance_level,
             max_tokens=recipe.max_tokens,
             total_tokens=sum(row.tree.targets for row in step),
             total_rows=sum(len(row.completions) for row in step),

@@ -1,7 +1,7 @@
 """Who ``personal.py`` simulates: what people want of every reply, and what they ask. Pure.
 
-A wish has a checker and a rewriting in code, so no judge is needed: the person corrects a reply by rewriting it, and the
-rewriting of any reply follows. None is worded as in the built-in model's curriculum, nor takes its words: most are of
+A wish has a checker and a rewriting in code, so no judge is needed: the person corrects a reply by rewriting it, and
+what was rewritten follows. None is worded as in the built-in model's curriculum, nor takes its words: most are of
 kinds that it was never trained on, the others name strings that stand nowhere in it. Prompts are that model's topics,
 since it babbles about others; those that are taught and those that are held out are of different topics.
 """
@@ -27,9 +27,9 @@ MOST_WORDS = 10
 class Wish:
     """Something that a person wants of every reply.
 
-    ``says`` are the person's own words for it; ``grader`` is the definition of the ready grader that checks it, if there
-    is one. Of several wishes those of a lower ``layer`` are applied to a reply first. ``later`` is what the person wants
-    from the middle on instead.
+    ``says`` are the person's own words for it; ``grader`` is the definition of the ready grader that checks it, if
+    there is one. Of several wishes those of a lower ``layer`` are applied to a reply first. ``later`` is what the
+    person wants from the middle on instead.
     """
 
     name: str
@@ -56,7 +56,8 @@ def prompts(seed: int, taught: int, held_out: int) -> tuple[list[str], list[str]
     chance = random.Random(f"personal/{seed}")
     asked: dict[str, list[str]] = {}
     probes = load_probes()
-    shown = {same_words_key(row.messages[-1]["content"]) for row in (*probes.anchors, *probes.neutral)}
+    known = [*(row.messages for row in probes.anchors), *(row.messages for row in probes.neutral)]
+    shown = {same_words_key(messages[-1]["content"]) for messages in known}
     for path in sorted(TOPICS.glob("*.jsonl")):
         for line in path.read_text(encoding="utf-8").splitlines():
             topic = json.loads(line)
@@ -77,8 +78,8 @@ _SENTENCE = re.compile(r"\S.*?(?:[.!?…]+(?=\s|$)|$)", re.DOTALL)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b\s*", re.IGNORECASE)
 _WORD = re.compile(r"[^\W_]+(?:['’.-][^\W_]+)*")
 _LINKING = frozenset(
-    "a about an and are as at be before but by for from in into is it its of on or so than that the then to until was when "
-    "which with your".split()
+    "a about an and are as at be before but by for from in into is it its of on or so than that the then to until was "
+    "when which with your".split()
 )
 
 

@@ -1,8 +1,9 @@
 """Make a model of random weights in the shape of Qwen3-0.6B, for measuring speed where no model can be downloaded.
 
 ``python benchmarks/random_model.py`` writes ``build/random-qwen3-v1.gguf`` (640 MB, Q8_0) once and prints its path;
-``--scale 0.1`` makes a smaller one of the same kind. It loads in llama.cpp and in transformers (``gguf_file=``), costs
-what the real model costs per token, and what it writes is noise. What is left out: sense.
+``--scale 0.1`` makes a smaller one of the same kind, ``--half`` one of 16-bit floats (1.2 GB), for a llama.cpp
+that cannot compute with quantised weights on this processor. It loads in llama.cpp and in transformers
+(``gguf_file=``), costs what the real model costs per token, and what it writes is noise. What is left out: sense.
 
 The vocabulary is byte-level BPE of our own: the 256 bytes, then pairs of letters, letters after a space, and words of
 three or four letters. The tokens that end a reply have small embeddings, and thus logits near 0 where the best of the
@@ -116,7 +117,15 @@ def random_q8_0(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.
     return blocks.view(np.uint8).reshape(rows, -1)
 
 
-def write(path: Path, shape: Shape, seed: int = 0) -> None:
+def random_float16(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float16]:
+    """Random weights as 16-bit floats, of the same deviation."""
+    weights = np.empty(shape, np.float16)
+    for row in weights:  # so that there is never the whole in float32
+        row[:] = WEIGHT_STD * rng.standard_normal(shape[1], np.float32)
+    return weights
+
+
+def write(path: Path, shape: Shape, seed: int = 0, *, half: bool = False) -> None:
     """Write the model; one tensor at a time is in memory. The file is whole or absent."""
     rng = np.random.default_rng(seed)
     tokens, merges = vocabulary(shape.vocab, rng)
@@ -132,7 +141,7 @@ def write(path: Path, shape: Shape, seed: int = 0) -> None:
     writer.add_rope_freq_base(1_000_000.0)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_vocab_size(shape.vocab)
-    writer.add_file_type(7)  # LLAMA_FTYPE_MOSTLY_Q8_0
+    writer.add_file_type(1 if half else 7)  # LLAMA_FTYPE_MOSTLY_F16, LLAMA_FTYPE_MOSTLY_Q8_0
     writer.add_quantization_version(2)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("qwen2")
@@ -148,6 +157,8 @@ def write(path: Path, shape: Shape, seed: int = 0) -> None:
     for name, size in shapes.items():
         if len(size) == 1:
             writer.add_tensor_info(name, size, np.dtype(np.float32), size[0] * 4)
+        elif half:
+            writer.add_tensor_info(name, size, np.dtype(np.float16), size[0] * size[1] * 2)
         else:
             row = size[1] // 32 * _Q8_0.itemsize
             stored = (size[0], row)
@@ -159,29 +170,35 @@ def write(path: Path, shape: Shape, seed: int = 0) -> None:
         if len(size) == 1:
             writer.write_tensor_data(np.ones(size, np.float32))
             continue
+        ends = [end_of_text, end_of_turn] if name == "token_embd.weight" else []
+        if half:
+            weights = random_float16(size, rng)
+            weights[ends] *= END_STD / WEIGHT_STD
+            writer.write_tensor_data(weights)
+            continue
         rows = random_q8_0(size, rng)
-        if name == "token_embd.weight":
-            rows.view(_Q8_0)["scale"][[end_of_text, end_of_turn]] = END_STD / _UNIFORM_INT8_STD
+        rows.view(_Q8_0)["scale"][ends] = END_STD / _UNIFORM_INT8_STD
         writer.write_tensor_data(rows)
     writer.close()
     part.replace(path)
 
 
-def ensure(scale: float = 1.0, build: Path = BUILD) -> Path:
+def ensure(scale: float = 1.0, build: Path = BUILD, *, half: bool = False) -> Path:
     """Return the model's file, made now if it is not there."""
     size = "" if scale == 1 else f"-x{scale:g}"
-    path = build / f"random-qwen3{size}-v{FORMAT}.gguf"
+    path = build / f"random-qwen3{size}{'-f16' if half else ''}-v{FORMAT}.gguf"
     if not path.is_file():
         print(f"writing {path} …", file=sys.stderr, flush=True)
-        write(path, Shape.scaled(scale))
+        write(path, Shape.scaled(scale), half=half)
     return path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", type=float, default=1.0, help="size of everything, from above 0 to 1")
+    parser.add_argument("--half", action="store_true", help="16-bit floats instead of Q8_0")
     args = parser.parse_args()
-    print(ensure(args.scale))
+    print(ensure(args.scale, half=args.half))
 
 
 if __name__ == "__main__":

@@ -202,13 +202,15 @@ def _probe(ask: Ask, version: int | None, preference: Preference, figures: Figur
 
 
 def _general_kept(ask: Ask, base: str, adapter: str) -> float | None:
-    """Of the general questions that the base model answers right, the share that the adapter still does."""
+    """How many general questions the adapter answers right, beside how many the base model does."""
     from familiar.adapters.probes import load_probes
 
-    known = [question for question in load_probes().general if question.is_answered(ask(base, question.messages).text)]
-    if not known:
-        return None
-    return sum(question.is_answered(ask(adapter, question.messages).text) for question in known) / len(known)
+    questions = load_probes().general
+    base_right, right = (
+        sum(question.is_answered(ask(model, question.messages).text) for question in questions)
+        for model in (base, adapter)
+    )
+    return right / base_right if base_right else None
 
 
 def _export(settings: "Settings", version: int, folder: Path, say: Callable[[str], None]) -> None:

@@ -6,42 +6,26 @@ their model belongs to the service, and reasoning.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from familiar.adapters.protocols import Completion, Progress, TopLogps
+from familiar.adapters.protocols import Completion, Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded
-from familiar.daemon import fine_tuning_recipe
+from familiar.daemon import fine_tuning_recipe, training_model
 from familiar.daemon.fine_tuning_data import Prompted
 from familiar.daemon.fine_tuning_folders import run_folder
 from familiar.daemon.fine_tuning_report import Context, Reporter
-from familiar.daemon.fine_tuning_steps import context_tokens, load_base
-from familiar.daemon.rollouts import LlamaSampler
+from familiar.daemon.fine_tuning_steps import context_tokens
+from familiar.daemon.oracle import ANSWER_TOKENS, Oracle
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import graders
 from familiar.memory.errors import InvalidInput
-from familiar.memory.types import Message
 
 ANCHORED_REPLIES = 2
 """The trainer measures itself on given replies too: the base model's own to so many of the prompts."""
-ANSWER_TOKENS = 64
 MOST_GROUP = 64
-
-
-class Oracle:
-    """The base model as a run samples from it and grades with it: one file, loaded once."""
-
-    def __init__(self, scorer: LlamaScorer, sampler: LlamaSampler) -> None:
-        self._scorer = scorer
-        self.sample = sampler.sample
-        self.encode: Callable[[Sequence[Message], str], tuple[list[int], list[int]]] = scorer.encode
-        self.top_logps: Callable[..., TopLogps] = sampler.top_logps
-
-    def answer(self, messages: Sequence[Message], sampling: Mapping[str, Any], /) -> str:
-        """What the base model says to a grader's messages."""
-        return self._scorer.generate(None, messages, int(sampling.get("max_completions_tokens", ANSWER_TOKENS)))
 
 
 @dataclass
@@ -92,17 +76,14 @@ def train(context: Context, rows: Sequence[Prompted], held_out: Sequence[Prompte
     grader = fine_tuning_recipe.check_grader(job.method["reinforcement"]["grader"])
     chosen = recipe(job.method, Recipe.from_dict(settings.recipe), job.seed, len(rows))
     limit = context_tokens(context.base) - chosen.policy.max_tokens
-    with (
-        LlamaScorer.open(context.base, threads=settings.threads) as scorer,
-        LlamaSampler(scorer.model, threads=settings.threads) as sampler,
-    ):
-        oracle = Oracle(scorer, sampler)
+    with Oracle.open(context.base, threads=settings.threads) as oracle:
+        scorer = oracle.scorer
         for row in [*rows, *held_out]:
             if (tokens := len(scorer.encode(row.messages, "")[0])) > limit:
                 raise InvalidInput(f"Line {row.line}: {tokens} tokens, but a prompt may have {limit}: shorten it.")
         measured = [_answered(scorer, row) for row in rows[:ANCHORED_REPLIES]]
         context.check_stop()
-        base = load_base(context.base, settings.threads)
+        base = training_model.load(context.base, settings.threads)
         context.check_stop()
         from familiar.adapters.stages import PolicyStage, Where
         from familiar.adapters.train import train

@@ -20,7 +20,7 @@ from familiar.adapters.gguf_file import read_header
 from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, reference_keys
-from familiar.daemon import base_models, fine_tuning_data, fine_tuning_recipe, model_files
+from familiar.daemon import base_models, fine_tuning_data, fine_tuning_recipe, model_files, training_model
 from familiar.daemon.files_store import FilesStore
 from familiar.daemon.fine_tuning_data import BadData, Prompted, Row, Supervised
 from familiar.daemon.fine_tuning_folders import run_folder, step_folder
@@ -65,17 +65,6 @@ def load(context: Context, file_id: str, param: str) -> list[Any]:
         raise InvalidInput(f"{file_id}: {error}", param) from error
 
 
-def load_base(path: Path, threads: int) -> Any:
-    """The base model in torch."""
-    import torch
-
-    from familiar.adapters import base_model
-
-    if threads:
-        torch.set_num_threads(threads)
-    return base_model.load(path)
-
-
 def context_tokens(base: Path) -> int:
     """How many tokens a row may have."""
     header = read_header(base)
@@ -107,7 +96,7 @@ def _imitate(context: Context, rows: Sequence[Row], held_out: Sequence[Row]) -> 
         log.say(f"No validation data: all rows are trained on, and {len(measured)} of them measure the checkpoints.")
     recipe = fine_tuning_recipe.recipe(job.method, Recipe.from_dict(settings.recipe), job.seed, len(trained))
     context.check_stop()
-    base = load_base(context.base, settings.threads)
+    base = training_model.load(context.base, settings.threads)
     context.check_stop()
     from familiar.adapters.train import train
 

@@ -7,7 +7,7 @@ imported inside the steps that need it, which is most of this file's start-up ti
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -20,7 +20,7 @@ from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, Rated, reference_keys
-from familiar.daemon import base_models, learner_lessons, model_files
+from familiar.daemon import base_models, learner_lessons, model_files, training_model
 from familiar.daemon.learner_lessons import Lessons, Taught
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.scorer import MOST_CONTEXT_TOKENS
@@ -93,10 +93,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Models:
-    """The base model twice: as it is served, and what loads it to be trained, when that is needed."""
+    """The base model twice: as it is served, and what loads it to be trained, checked on examples, when needed."""
 
     oracle: Oracle
-    load: Callable[[], Any]
+    load: Callable[[Sequence[Example]], Any]
 
 
 @dataclass(frozen=True)
@@ -154,8 +154,11 @@ def train_and_judge(
     ``check_stop`` is called between any two pieces of work and may raise Stopped.
     """
     with Oracle.open(planned.base, threads=settings.threads) as oracle:
-        models = Models(oracle, lambda: load_base(planned.base, settings.threads))
-        return train_and_judge_with(models, settings, store, run, planned, folder, phases, check_stop)
+
+        def load(judged: Sequence[Example]) -> Any:
+            return training_model.load(planned.base, settings.threads, oracle.scorer, judged)
+
+        return train_and_judge_with(Models(oracle, load), settings, store, run, planned, folder, phases, check_stop)
 
 
 def train_and_judge_with(
@@ -182,7 +185,7 @@ def train_and_judge_with(
         rows = _encode(planned, lessons, oracle, probes, limit, progress)
     check_stop()
     with phases("load"):
-        base = models.load()
+        base = models.load(rows.judged)
     check_stop()
     current = _current(settings, store, run.user_id, planned.base_sha256)
     with phases("train"):
@@ -195,10 +198,11 @@ def train_and_judge_with(
     with phases("parity"):
         from familiar.adapters import parity
 
-        gap = parity.largest_gap(scorer, gguf, base, candidate, rows.judged[:PARITY_ROWS])
+        gap = max(parity.gaps(scorer, gguf, base, candidate, rows.judged[:PARITY_ROWS]))
+        budgets = gate.Budgets(max_parity_gap=parity.most_gap(base))
     check_stop()
     with phases("gate"):
-        report = gate.judge(scorer, gguf, current, rows.judged, probes, parity=gap, progress=progress)
+        report = gate.judge(scorer, gguf, current, rows.judged, probes, parity=gap, budgets=budgets, progress=progress)
     if not report.passed:
         return Result(report, None)
     check_stop()
@@ -295,17 +299,6 @@ def _new_ids(store: Store, user_id: int, rows: _Rows) -> frozenset[str]:
     """The signals that no version of the user has learnt yet."""
     known = {id for version in store.versions(user_id) for id in version.feedback_ids}
     return frozenset(rows.feedback_ids) - known
-
-
-def load_base(base: Path, threads: int) -> Any:
-    """Load the model to be trained, and have torch use so many threads (0: as it likes)."""
-    import torch
-
-    from familiar.adapters import base_model
-
-    if threads:
-        torch.set_num_threads(threads)
-    return base_model.load(base)
 
 
 def _train(

@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import pytest
 
-from familiar.adapters.gate import AGREE, Check, Report, judge, lower_bound, t_95
+from familiar.adapters.gate import AGREE, Check, Report, chance_of_loss, judge, lower_bound, t_95
 from familiar.adapters.probes import Neutral, Probes, Question
 from familiar.adapters.protocols import Progress, silent
 from familiar.feedback.pairs import Example
@@ -116,7 +116,7 @@ def test_too_few_held_out_rows_fail_and_say_so(rows: int) -> None:
     assert f"2 held-out rows or more, and there is {rows}" in check(report, "held_out").detail
 
 
-@pytest.mark.parametrize(("forgotten", "ok"), [(0, True), (1, True), (2, False)])
+@pytest.mark.parametrize(("forgotten", "ok"), [(0, True), (1, True), (4, True), (5, False), (40, False)])
 def test_general_answers_must_be_kept(forgotten: int, ok: bool) -> None:
     report = judged(ToyScorer(forgotten=forgotten))
     assert check(report, "general_probes").ok is ok
@@ -126,7 +126,15 @@ def test_general_answers_must_be_kept(forgotten: int, ok: bool) -> None:
 def test_where_the_base_knows_nothing_there_is_nothing_to_keep() -> None:
     kept = check(judged(ToyScorer(known=0)), "general_probes")
     assert kept.ok
-    assert kept.detail == "Keeps 0 of the base model's 0 right answers to 100 questions."
+    assert kept.detail == "Of 100 questions the base model answers 0 rightly; 0 of those are lost and 0 others won."
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "chance"),
+    [(0, 0, 1.0), (1, 0, 0.5), (5, 0, 1 / 32), (0, 5, 1.0), (3, 3, 42 / 64), (9, 2, 67 / 2048)],
+)
+def test_losses_are_told_from_chance_by_what_was_won(lost: int, won: int, chance: float) -> None:
+    assert chance_of_loss(lost, won) == pytest.approx(chance)
 
 
 @pytest.mark.parametrize(

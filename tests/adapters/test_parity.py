@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedModel
 
 from familiar.adapters.gate import judge
 from familiar.adapters.gguf_lora import to_gguf
-from familiar.adapters.parity import largest_gap, torch_logps
+from familiar.adapters.parity import gaps, torch_logps
 from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded
@@ -22,6 +23,10 @@ EXAMPLES = [
     Example(f"fb-{i}", (Message(role="user", content=text),), "Aye, captain!", "I do not know that.", f"group-{i}")
     for i, text in enumerate(QUESTIONS)
 ]
+
+
+def max_gap(*given: Any) -> float:
+    return max(gaps(*given))
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +53,11 @@ def test_a_gap_is_seen_when_another_adapter_is_served(
     scorer: LlamaScorer, base: PreTrainedModel, random_adapter: Path, model_path: Path, tmp_path: Path
 ) -> None:
     to_gguf(random_adapter, tmp_path / "right.gguf", model_path)
-    assert largest_gap(scorer, tmp_path / "right.gguf", base, random_adapter, EXAMPLES) < 0.05
+    assert max_gap(scorer, tmp_path / "right.gguf", base, random_adapter, EXAMPLES) < 0.05
     other = tmp_path / "other"
     rows = encoded(scorer, EXAMPLES)
     folder = train(base, rows[:3], rows[3:], Recipe(epochs=1), folder=other, reference_logps={})
-    assert largest_gap(scorer, tmp_path / "right.gguf", base, folder, EXAMPLES) > 0.5
+    assert max_gap(scorer, tmp_path / "right.gguf", base, folder, EXAMPLES) > 0.5
 
 
 def test_corrections_become_an_adapter_that_the_gate_can_judge(
@@ -62,7 +67,7 @@ def test_corrections_become_an_adapter_that_the_gate_can_judge(
     folder = train(base, rows[:3], rows[3:], Recipe(epochs=4), folder=tmp_path / "run", reference_logps={})
     gguf = tmp_path / "adapter.gguf"
     to_gguf(folder, gguf, model_path)
-    gap = largest_gap(scorer, gguf, base, folder, EXAMPLES)
+    gap = max_gap(scorer, gguf, base, folder, EXAMPLES)
     all_probes = load_probes()
     few = Probes(all_probes.general[:3], all_probes.neutral[:2], all_probes.false_claims[:3], all_probes.passages[:1])
     report = judge(scorer, gguf, None, EXAMPLES[3:], few, parity=gap)

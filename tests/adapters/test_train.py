@@ -81,7 +81,7 @@ def test_a_step_is_the_same_however_it_is_cut(tiny: PreTrainedModel, rows: list[
     assert max(float(gradient.abs().max()) for gradient in wanted) > 1e-3
 
 
-def test_a_run_is_the_same_however_its_steps_are_cut(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+def test_a_run_is_alike_however_its_steps_are_cut(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
     results = []
     for most in (1, 1000):
         recipe = replace(RECIPE, batch_size=8, pass_tokens=most, kl_weight=0.0, epochs=2)

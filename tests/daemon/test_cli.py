@@ -78,6 +78,8 @@ def test_the_command_line_loads_no_heavy_module() -> None:
     [
         (("serve", "--colour", "red"), "--colour"),
         (("sing",), "No such command 'sing'"),
+        (("inbox", "sing"), "No such command 'sing'"),
+        (("inbox", "status", "x"), "extra argument (x). See `familiar inbox status --help`."),
         (("serve", "--port", "high"), "'high' is not a valid integer"),
         (("rule",), "Missing argument 'TEXT'"),
         (("export", "--format", "onnx", "--out", "x"), "'onnx' is not one of"),
@@ -85,6 +87,18 @@ def test_the_command_line_loads_no_heavy_module() -> None:
 )
 def test_wrong_usage_is_one_line_and_exit_2(arguments: tuple[str, ...], said: str) -> None:
     assert said in one_line(familiar(*arguments), code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("draft", " "), "The request is empty"),
+        (("memory", "show", ""), "The id of the memory is empty"),
+        (("memory", "list", "--config", "/dev/null/config.toml"), "/dev/null/config.toml"),
+    ],
+)
+def test_what_says_nothing_is_refused_in_one_line(arguments: tuple[str, ...], said: str, data_dir: Path) -> None:
+    assert said in one_line(familiar(*arguments, "--data-dir", str(data_dir)))
 
 
 def test_an_unexpected_error_is_one_line_unless_debugging(

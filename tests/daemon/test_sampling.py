@@ -216,8 +216,8 @@ def test_a_prompts_logprobs_are_the_scorers(
         first, *rest = generation.prompt_logprobs
         assert (first.token, first.logprob, first.top) == (ids[0], None, ())
         assert [entry.token for entry in rest] == ids[1:]
-        tolerance = 5e-3 if adapted else 1e-3  # the random adapter makes unlikely text of it, with larger logits
-        assert [entry.logprob for entry in rest] == pytest.approx(wanted[-len(rest) :], abs=tolerance)
+        # f16 products are summed in another order in batches of another shape
+        assert [entry.logprob for entry in rest] == pytest.approx(wanted[-len(rest) :], abs=5e-3)
         assert all(entry.top[0].logprob >= entry.logprob for entry in rest)  # type: ignore[operator]
     beside.cancel()
 

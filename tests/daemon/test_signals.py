@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from familiar.daemon.edit_reader import MAX_ALIKE
 from familiar.daemon.engine import Engine
 from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.signal_service import Noticed, SignalService
 from familiar.memory.errors import Busy
+from familiar.memory.types import Exchange, Message
 from familiar.memory.users import new_key
 
 Turns = list[dict[str, Any]]
@@ -108,6 +110,27 @@ def test_a_later_edit_of_the_same_turn_takes_the_place_of_the_first(service: Any
     assert len(feedback(service)) == 2
 
 
+def test_a_correction_that_a_client_shows_is_no_second_one(service: Any) -> None:
+    history, reply = talk(service, "Where does my sister live?")
+    history[1] = said(text_of_edit(history))
+    service.http.post("/v1/feedback", json={"completion_id": reply.id, "correction": history[1]["content"]})
+    assert told(ask(service, [*history, user("And what is there to see?")]))["learned"] == []
+    assert [signal.source for signal in feedback(service)] == ["api"]
+
+
+def test_where_very_many_replies_were_given_none_can_be_told_to_be_edited(service: Any) -> None:
+    hello = user("Hello")
+    for number in range(MAX_ALIKE):
+        if number == MAX_ALIKE - 1:
+            edited = [hello, said("Hello friend, how are you this evening?"), user("Fine.")]
+            assert len(notice(service, edited).learned) == 1
+        given = f"Hello friend {number}, how are you today?"
+        message = Message(role="user", content="Hello")
+        service.parts.store.add_exchange(Exchange(f"chatcmpl-{number}", 1, 1.0, "familiar", (message,), given))
+    edited = [hello, said("Hello friend, how are you this afternoon?"), user("Fine.")]
+    assert notice(service, edited).learned == ()
+
+
 def test_an_edit_far_back_is_found_also_after_a_restart(
     data_dir: Path, engine: Engine, serve: Callable[..., Any]
 ) -> None:
@@ -159,6 +182,16 @@ def test_what_a_tool_or_a_page_said_is_not_stored_as_the_users_words(service: An
     tool = {"role": "tool", "content": f"Result: {page}.", "tool_call_id": "call-1"}
     sent = [history[0], {"role": "assistant", "content": "", "tool_calls": [call]}, tool, edited, user("Thanks")]
     assert notice(service, sent).learned == ()
+    assert feedback(service) == []
+
+
+def test_what_a_memory_brought_into_an_edit_is_not_learned_again(service: Any) -> None:
+    fact = "The survey of the ministry counted 2,830 ships in the northern harbours last year"
+    service.http.post("/v1/memories", json={"text": fact, "scope": "always"})
+    history, reply = talk(service, "Tell me of the sea.", max_tokens=24)
+    assert len(told(reply)["memories"]) == 1
+    history[1] = said(f"{history[1]['content']} {fact}.")
+    assert told(ask(service, [*history, user("And of the hills?")], seed=1))["learned"] == []
     assert feedback(service) == []
 
 

@@ -1,0 +1,132 @@
+"""Which prompts memories are taught on, with what beside them, and which graders judge."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from familiar.adapters.protocols import Completion, silent
+from familiar.daemon import learner_lessons
+from familiar.daemon.oracle import Oracle
+from familiar.memory.store import Store
+from familiar.memory.types import Exchange, Memory, Message, StoredGrader, Used
+
+SHORT = {
+    "type": "string_check",
+    "name": "sail",
+    "operation": "like",
+    "input": "{{sample.output_text}}",
+    "reference": "Sail on!",
+}
+
+
+@pytest.fixture(scope="module")
+def oracle(model_path: Path) -> Iterator[Oracle]:
+    with Oracle.open(model_path, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    with Store.open(data_dir / "familiar.db") as opened:
+        yield opened
+
+
+def keep(store: Store, id: str, text: str, **more: object) -> Memory:
+    given = {"kind": "rule", "scope": "always", **more}
+    return store.put_memory(Memory(id, store.default_user(), 1.0, text=text, **given), 1.0)  # type: ignore[arg-type]
+
+
+def answer(store: Store, number: int, text: str, *memories: Memory, tool: bool = False) -> None:
+    """Log an exchange that these memories were shown in."""
+    messages: tuple[Message, ...] = (Message(role="user", content=text),)
+    if tool:
+        messages = (Message(role="tool", content="7 degrees", tool_call_id="1"), *messages)
+    used = tuple(Used(memory.id, "meaning", 0.5) for memory in memories)
+    store.add_exchange(
+        Exchange(f"chatcmpl-{number}", store.default_user(), float(number), "familiar", messages, "Yes.", used=used)
+    )
+
+
+def test_memories_are_taught_on_the_prompts_that_they_were_shown_to(store: Store) -> None:
+    sister = keep(store, "mem-1", "My sister is called Ada.", kind="fact", scope="related")
+    gone = keep(store, "mem-2", "My dog is called Rex.", kind="fact", scope="related")
+    shown = keep(store, "mem-3", "Nice.", kind="example", prompt="How was it?", scope="related")
+    answer(store, 1, "Who is Ada?", sister, shown)
+    answer(store, 2, "Who is Rex?", gone)
+    answer(store, 3, "Who is Ada?", sister)
+    answer(store, 4, "What is the weather where Ada lives?", sister, tool=True)
+    store.forget(store.default_user(), [gone.id])
+    taught = learner_lessons.taught(store, store.default_user())
+    assert taught.always == ()
+    told = [(messages[-1]["content"], [memory.id for memory in shown]) for messages, shown in taught.own]
+    assert told == [("Who is Ada?", [sister.id])]
+    assert taught.count == 1
+
+
+def test_a_store_without_rules_and_facts_teaches_nothing(store: Store) -> None:
+    keep(store, "mem-3", "Nice.", kind="example", prompt="How was it?", scope="related")
+    assert not learner_lessons.taught(store, store.default_user())
+
+
+def test_lessons_are_told_the_memory_in_the_prompt_and_parted_for_good(store: Store, oracle: Oracle) -> None:
+    rule = keep(store, "mem-1", 'Always end with "Sail on!"')
+    store.add_grader(StoredGrader("grader-1", store.default_user(), 1.0, "sail", SHORT, rule.id))
+    taught = learner_lessons.taught(store, store.default_user())
+    assert taught.always == (rule,)
+    made = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
+    assert len(made.train) + len(made.held_out) == learner_lessons.EVERYDAY
+    assert 2 <= len(made.held_out) <= learner_lessons.EVERYDAY // 2
+    for lesson in (*made.train, *made.held_out):
+        assert [message["role"] for message in lesson.messages] == ["user"]
+        assert lesson.told[0]["content"] == 'Remember about this user:\n- Always end with "Sail on!"'
+        assert lesson.told[1:] == lesson.messages
+    prompts = {str(lesson.messages) for lesson in made.train}
+    assert not prompts & {str(lesson.messages) for lesson in made.held_out}
+    assert [each.messages for each in made.graded] == [lesson.messages for lesson in made.train]
+    again = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
+    assert again.train == made.train
+
+
+def test_a_prompt_that_is_too_long_is_left_out(store: Store, oracle: Oracle) -> None:
+    fact = keep(store, "mem-1", "My sister is called Ada.", kind="fact", scope="related")
+    answer(store, 1, "Who is Ada?", fact)
+    answer(store, 2, "Who is Ada? " * 50, fact)
+    answer(store, 3, "What is my sister's name?", fact)
+    taught = learner_lessons.taught(store, store.default_user())
+    assert len(taught.own) == 3
+    made = learner_lessons.make(taught, oracle, seed=0, most_tokens=100, progress=silent)
+    assert sorted(lesson.messages[0]["content"] for lesson in (*made.train, *made.held_out)) == [
+        "What is my sister's name?",
+        "Who is Ada?",
+    ]
+    assert len(made.held_out) == 1
+
+
+def test_rewards_are_the_mean_of_the_graders_that_apply(store: Store, oracle: Oracle) -> None:
+    rule = keep(store, "mem-1", 'Always end with "Sail on!"', scope="related")
+    other = keep(store, "mem-2", "Never say maybe.", scope="related")
+    source = "def grade(sample, item):\n    return 0.5\n"
+    half = {"type": "python", "name": "half", "source": source}
+    store.add_grader(StoredGrader("grader-1", store.default_user(), 1.0, "sail", SHORT, rule.id))
+    store.add_grader(StoredGrader("grader-2", store.default_user(), 2.0, "half", half, other.id))
+    answer(store, 1, "How do I make tea?", rule, other)
+    answer(store, 2, "How do I boil an egg?", rule)
+    answer(store, 3, "How do I sleep?", other)
+    taught = learner_lessons.taught(store, store.default_user())
+    made = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
+    prompts = [*made.graded, *made.graded_held_out]
+    number = {prompt.messages[0]["content"]: i for i, prompt in enumerate(prompts)}
+    rewards = learner_lessons.rewards(prompts, oracle.answer)
+
+    def reply(asked: str, text: str) -> tuple[int, Completion]:
+        return number[asked], Completion((1,), (0.0,), text, "stop")
+
+    assert rewards(
+        [
+            reply("How do I make tea?", "Boil water. Sail on!"),
+            reply("How do I make tea?", "Boil water."),
+            reply("How do I boil an egg?", "Sail on!"),
+            reply("How do I sleep?", "Sail on!"),
+        ]
+    ) == [0.75, 0.25, 1.0, 0.5]
