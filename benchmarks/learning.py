@@ -155,7 +155,8 @@ def techniques(bench: Bench, *, small: bool) -> None:
 
 def grpo(bench: Bench, *, small: bool) -> None:
     """The GRPO run, rollouts included."""
-    lines: list[Line] = [(FAMILIAR, "familiar.grpo", TRAINER), (TRL, "trl.grpo", "trl")]
+    lines: list[Line] = [(FAMILIAR, "familiar.grpo", TRAINER)]
+    lines += [(name, "trl.grpo", name) for name in (TRL, "trl_checkpointed", "trl_upper_half")]
     found = bench.compare("grpo", lines, "grpo" if small else None)
     bench.ratios("grpo", found)
     table(f"{bench.label}: GRPO", found, FAMILIAR)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from learning_data import Data, Messages, Pair, brevity
-from learning_job import Job, Meter, Plan
+from learning_job import Job, Meter
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "trl": {},
@@ -43,16 +43,17 @@ def rendered(tokens: Any, messages: Messages) -> str:
     return text
 
 
-def lora_config(plan: Plan, upper_half_of: int | None = None) -> Any:
-    """The same adapter as Familiar's; on the layers of the upper half where their number is given."""
+def lora_config(job: Job, base: Any) -> Any:
+    """The same adapter as Familiar's, on every layer unless the variant says otherwise."""
     from peft import LoraConfig
 
     from familiar.adapters.recipe import PROJECTIONS
 
-    layers = None if upper_half_of is None else list(range(upper_half_of // 2, upper_half_of))
+    count = int(base.config.num_hidden_layers)
+    layers = list(range(count // 2, count)) if job.variant == UPPER_HALF else None
     return LoraConfig(
-        r=plan.rank,
-        lora_alpha=plan.alpha,
+        r=job.plan.rank,
+        lora_alpha=job.plan.alpha,
         lora_dropout=0.0,
         target_modules=list(PROJECTIONS),
         layers_to_transform=layers,
@@ -113,7 +114,7 @@ def dpo_trainer(job: Job, base: Any, pairs: Sequence[Pair]) -> Any:
         args=trl.DPOConfig(**settings),
         train_dataset=datasets.Dataset.from_list(rows),
         processing_class=tokens,
-        peft_config=lora_config(plan, base.config.num_hidden_layers if job.variant == UPPER_HALF else None),
+        peft_config=lora_config(job, base),
     )
 
 
@@ -171,7 +172,7 @@ def grpo(job: Job) -> dict[str, Any]:
             args=trl.GRPOConfig(**settings),
             train_dataset=datasets.Dataset.from_list(prompts),
             processing_class=tokens,
-            peft_config=lora_config(plan),
+            peft_config=lora_config(job, base),
         )
     return {**_train(job, meter, trainer), "rollout_s": trainer.rollout_s}
 

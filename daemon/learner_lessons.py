@@ -1,8 +1,9 @@
 """What a run learns from memories: prompts to which they apply, with and without them, and the graders of rules.
 
-A memory's own prompts are those to which it was shown. One that applies always is also taught on everyday requests, of
-which the model is given those that it has something to say to: taught on what it knows nothing of, it would learn to
-say so. Corrected examples are left out, since training imitates them as they are.
+A memory's own prompts are those to which it was shown; to one that applies always all of the user's belong. Where these
+are few it is taught on everyday requests too, of which the model is given those that it has something to say to: taught
+on what it knows nothing of, it would learn to say so. Corrected examples are left out, since training imitates them as
+they are.
 """
 
 import hashlib
@@ -26,8 +27,8 @@ OWN_PROMPTS = 200
 """The newest exchanges that are looked through for prompts."""
 CANDIDATES = 160
 """Everyday requests that the model is tried on."""
-EVERYDAY = 48
-"""Those of them that it is taught on: the likeliest answers."""
+ENOUGH = 48
+"""Prompts that a memory is taught on at least: what the user's own leave are everyday ones with the likeliest answers."""
 TRIAL_TOKENS = 40
 HELD_OUT_SHARE = 0.2
 
@@ -75,9 +76,11 @@ class Lessons:
 def taught(store: Store, user_id: int) -> Taught:
     """Read what there is to teach a user's adapter from memories."""
     active = {memory.id: memory for memory in store.memories(user_id) if memory.kind != "example"}
+    always = tuple(memory for memory in active.values() if memory.scope == "always")
     own: dict[str, tuple[tuple[Message, ...], tuple[Memory, ...]]] = {}
     for exchange in store.exchanges(user_id, limit=OWN_PROMPTS):
-        shown = tuple(active[id] for id in exchange.memory_ids if id in active)
+        used = (active[id] for id in exchange.memory_ids if id in active)
+        shown = (*always, *(memory for memory in used if memory not in always))
         plain = all(message["role"] != "tool" and not message.get("tool_calls") for message in exchange.messages)
         if shown and plain:
             own.setdefault(_text(exchange.messages), (exchange.messages, shown))
@@ -85,15 +88,15 @@ def taught(store: Store, user_id: int) -> Taught:
     for grader in store.graders(user_id):
         if grader.memory_id in active:
             found.setdefault(grader.memory_id, []).append(grader.definition)
-    always = tuple(memory for memory in active.values() if memory.scope == "always")
     return Taught(always, tuple(own.values()), {id: tuple(each) for id, each in found.items()})
 
 
 def make(given: Taught, oracle: Oracle, *, seed: int, most_tokens: int, progress: ProgressCallback) -> Lessons:
     """Choose the prompts and part them; ``most_tokens`` is how long a prompt may be."""
     pairs = [*given.own]
-    if given.always:
-        pairs += [(messages, given.always) for messages in _everyday(oracle, seed, progress)]
+    if given.always and len(pairs) < ENOUGH:
+        everyday = _everyday(oracle, ENOUGH - len(pairs), seed, progress)
+        pairs += [(messages, given.always) for messages in everyday]
     parsed = {id: [parse(each) for each in definitions] for id, definitions in given.graders.items()}
     train: list[tuple[Lesson, Graded]] = []
     held_out: list[tuple[Lesson, Graded]] = []
@@ -135,7 +138,7 @@ def rewards(
     return graded
 
 
-def _everyday(oracle: Oracle, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
+def _everyday(oracle: Oracle, count: int, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
     """The everyday requests that the base model answers with the likeliest words, of those drawn."""
     texts = random.Random(f"{seed}/everyday").sample(everyday_requests(), CANDIDATES)
     prompts = [(Message(role="user", content=text),) for text in texts]
@@ -146,7 +149,7 @@ def _everyday(oracle: Oracle, seed: int, progress: ProgressCallback) -> list[tup
     for prompt, (reply,) in zip(prompts, replies, strict=True):
         logps = oracle.top_logps(None, prompt, reply.ids, 1).picked_T if reply.ids else [-math.inf]
         likelihood.append(math.fsum(logps) / len(logps))
-    best = sorted(range(len(prompts)), key=lambda i: -likelihood[i])[:EVERYDAY]
+    best = sorted(range(len(prompts)), key=lambda i: -likelihood[i])[:count]
     return [prompts[i] for i in sorted(best)]
 
 

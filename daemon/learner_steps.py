@@ -41,6 +41,8 @@ ANCHOR_VALUES = 64_000_000
 """How many of the base model's log-probabilities, tokens x vocabulary, are kept for that: 256 MB of float32."""
 
 PARITY_ROWS = 3
+MIN_TAUGHT = 8
+"""Replies with memories in the prompt that judge a run, beside few corrections: chance decides among fewer."""
 
 
 class Stopped(Exception):
@@ -269,10 +271,9 @@ def _taught_replies(
 ) -> list[Example]:
     """What the model says with the memories in its prompt, to judge by what it says without them.
 
-    Corrections have the first word: beside them, as many as there are held out of those, and never fewer than two.
+    Corrections have the first word: beside them, as many as there are held out of those, or ``MIN_TAUGHT``.
     """
-    most = max(2, len(planned.dataset.held_out)) if planned.dataset.held_out else len(lessons.held_out)
-    chosen = lessons.held_out[:most]
+    chosen = lessons.held_out[: max(MIN_TAUGHT, len(planned.dataset.held_out))]
     replies = oracle.sample(
         None,
         [lesson.told for lesson in chosen],

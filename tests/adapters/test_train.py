@@ -19,7 +19,7 @@ from familiar.adapters.protocols import Progress, silent
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, Tree, logps_key, reference_keys
 from familiar.adapters.train import best, learning_rate_at, train
-from familiar.adapters.trees import TreeModel
+from familiar.adapters.trees import TreeModel, completion_logps
 from familiar.memory.errors import InvalidInput, LearningFailed, NotEnoughSignals
 
 RECIPE = Recipe(
@@ -99,6 +99,30 @@ def test_the_prompt_carries_no_loss(tiny: PreTrainedModel) -> None:
     logits_TV = tiny(torch.tensor([[5, 6, 7, 8, 9]])).logits[0].log_softmax(-1)
     completion = [logits_TV[2, 8].item(), logits_TV[3, 9].item(), logits_TV[4, 1].item()]
     assert figures["loss"] == pytest.approx(-sum(completion) / 3)
+
+
+def test_what_the_user_changed_is_told_from_what_was_kept() -> None:
+    def changed(chosen: tuple[int, ...], rejected: tuple[int, ...] | None) -> list[int]:
+        return [int(each) for each in Encoded("a", (2,), chosen, rejected).changed]
+
+    assert changed((5, 6, 7, 8, 9, 1), (5, 6, 7, 1)) == [0, 0, 0, 1, 1, 0], "added"
+    assert changed((5, 6, 1), (5, 6, 7, 8, 1)) == [0, 0, 1], "cut: it is to end here"
+    assert changed((5, 9, 7, 1), (5, 6, 7, 1)) == [0, 1, 0, 0], "replaced"
+    assert changed((9, 5, 6, 7, 1), (5, 6, 7, 1)) == [1, 0, 0, 0, 0], "put before"
+    assert changed((5, 6, 1), (7, 8, 9, 10, 11, 1)) == [1, 1, 1], "another reply"
+    assert changed((5, 6, 1), None) == [1, 1, 1]
+    assert changed((5, 6, 1), (5, 6, 1)) == [1, 1, 1]
+
+
+def test_kept_words_weigh_less(tiny: PreTrainedModel) -> None:
+    row = Encoded("a", (5, 6, 7), (8, 9, 10, 1), (8, 9, 1))
+    references = dict.fromkeys(reference_keys([row]), -1.0)
+    with lora.new_adapter(tiny, RECIPE) as model:
+        trees = TreeModel(model)
+        logps = next(completion_logps(trees, [row.tree], 100))
+        recipe = replace(RECIPE, unchanged_weight=0.25)
+        nll = accumulate(trees, Imitation(recipe, references), [row], recipe)["nll"]
+    assert nll == pytest.approx(-(0.25 * (logps[0] + logps[1] + logps[3]) + logps[2]) / 1.75)
 
 
 def test_rows_without_a_rejected_reply_are_imitated_only(tiny: PreTrainedModel, rows: list[Encoded]) -> None:

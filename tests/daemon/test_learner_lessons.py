@@ -75,8 +75,8 @@ def test_lessons_are_told_the_memory_in_the_prompt_and_parted_for_good(store: St
     taught = learner_lessons.taught(store, store.default_user())
     assert taught.always == (rule,)
     made = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
-    assert len(made.train) + len(made.held_out) == learner_lessons.EVERYDAY
-    assert 2 <= len(made.held_out) <= learner_lessons.EVERYDAY // 2
+    assert len(made.train) + len(made.held_out) == learner_lessons.ENOUGH
+    assert 2 <= len(made.held_out) <= learner_lessons.ENOUGH // 2
     for lesson in (*made.train, *made.held_out):
         assert [message["role"] for message in lesson.messages] == ["user"]
         assert lesson.told[0]["content"] == 'Remember about this user:\n- Always end with "Sail on!"'
