@@ -39,10 +39,10 @@ types: setup
 	for folder in daemon adapters feedback memory; do ln -sfn ../../../$$folder build/links/familiar/$$folder; done
 	$(BIN)/mypy
 
-# An hour and a quarter, and half an hour more the first time, to build llama.cpp's server; ARGS=--quick is a quarter hour.
+# Hours, most of them for the simulated people, and half an hour more the first time, to build llama.cpp's server.
 benchmarks: setup
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
-	set -e; for name in serving adapters load recall following; do \
+	set -e; for name in serving adapters load recall following learning personal; do \
 		$(BIN)/python benchmarks/$$name.py --json build/benchmarks/$$name.json $(ARGS); done
 
 clean:

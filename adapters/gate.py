@@ -215,7 +215,8 @@ def _general_probes(
 def chance_of_loss(lost: int, won: int) -> float:
     """Return how likely so many losses, or more, are among ``lost`` + ``won`` changes that go either way by chance."""
     changes = lost + won
-    return sum(math.comb(changes, count) for count in range(lost, changes + 1)) / 2**changes
+    as_many = sum(math.comb(changes, count) for count in range(lost, changes + 1))
+    return as_many / (1 << changes)
 
 
 def _check(name: str, value: float, limit: float, ok: bool, detail: str) -> Check:

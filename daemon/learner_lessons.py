@@ -28,7 +28,7 @@ OWN_PROMPTS = 200
 CANDIDATES = 160
 """Everyday requests that the model is tried on."""
 ENOUGH = 48
-"""Prompts that a memory is taught on at least: what the user's own leave are everyday ones with the likeliest answers."""
+"""Prompts that a memory is taught on at least: where the user's own are fewer, everyday ones fill up."""
 TRIAL_TOKENS = 40
 HELD_OUT_SHARE = 0.2
 

@@ -128,7 +128,9 @@ class _Rows:
 def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, Any]) -> Plan:
     """Read what there is to learn from. Raises NotEnoughSignals, and as ``model_files.resolve`` does."""
     signals = store.feedback_rows(user_id)
-    found, rated = examples(signals), tuple(ratings(signals))
+    outdated = {memory.feedback_id for memory in store.memories(user_id, "example", states=("superseded",))}
+    found = [each for each in examples(signals) if each.id not in outdated]
+    rated = tuple(ratings(signals))
     taught = learner_lessons.taught(store, user_id)
     try:
         dataset = split(found, min_examples=settings.min_signals)

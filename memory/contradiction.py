@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from familiar.memory.frames import Frame, frame_of
+from familiar.memory.quoted import quoted_value
 from familiar.memory.scope import is_of_replies
 from familiar.memory.statement import Said, Words, liked_in, said_in, tidied
 from familiar.memory.styles import Style, styles_of, words_of
@@ -22,8 +23,8 @@ MAX_CHARS = 500
 def contradicts(newer: Memory, older: Memory) -> bool:
     """Whether what the newer one says ends what the older one says.
 
-    Examples do for one prompt; rules and facts by a frame, a style, a number or a denial. What is said for one
-    conversation is measured against the same conversation only.
+    Examples do for one prompt; rules and facts by a frame, a style, a number, a quoted value or a denial. What is
+    said for one conversation is measured against the same conversation only.
     """
     return next(iter(contradicted(newer, (older,))), None) is not None
 
@@ -52,6 +53,7 @@ class _Statement:
     """A rule's or fact's text, taken apart as far as a comparison needs."""
 
     def __init__(self, text: str) -> None:
+        self._given = text if len(text) <= MAX_CHARS else ""
         # What is longer is a document rather than a claim, and is told from others by its whole text alone.
         self._text = tidied(text) if len(text) <= MAX_CHARS else ""
 
@@ -66,6 +68,10 @@ class _Statement:
     @cached_property
     def _frame(self) -> Frame | None:
         return None if self._said.denials else frame_of(self._text)
+
+    @cached_property
+    def _quoted(self) -> tuple[Words, str] | None:
+        return quoted_value(self._given)
 
     @cached_property
     def _styles(self) -> Mapping[str, Style]:
@@ -94,6 +100,8 @@ class _Statement:
             return True
         if self._frame and older._frame and self._frame.ends(older._frame):
             return True
+        if self._quoted and older._quoted and self._quoted[0] == older._quoted[0]:
+            return self._quoted[1] != older._quoted[1]
         if self._counted and older._counted and self._counted[0] == older._counted[0]:
             return self._counted[1] != older._counted[1]
         return any(style.excludes(older._styles[axis]) for axis, style in self._styles.items() if axis in older._styles)
@@ -112,6 +120,9 @@ class _Statement:
         groups = [own or tuple(words(self._text))[:_MOST_WORDS]]
         if self._counted:
             groups.append(tuple(word for word in own if not _NUMBER.fullmatch(word)))
+        if self._quoted:
+            value = words(self._quoted[1])
+            groups.append(tuple(word for word in own if word not in value))
         if self._frame:
             groups.extend(self._frame.lookups)
         for axis in self._styles:

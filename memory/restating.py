@@ -5,6 +5,7 @@ The search index finds what to compare it with; ``contradiction`` compares.
 
 from familiar.memory import contradiction, rows
 from familiar.memory.database import Connection
+from familiar.memory.quoted import quoted_value
 from familiar.memory.types import Memory
 from familiar.memory.words import words
 
@@ -23,6 +24,7 @@ _MATCHING = (
 def supersede(connection: Connection, newer: Memory, now: float) -> bool:
     """Within a transaction: end the active memories that an active one contradicts; whether there were any."""
     older = contradiction.contradicted(newer, _candidates(connection, newer))
+    older += [each for rule in older for each in _showing(connection, newer, rule)]
     connection.execute_many(
         "UPDATE memories SET state = 'superseded', superseded_by = ?, ended_at_s = ? WHERE id = ?",
         [(newer.id, now, each.id) for each in older],
@@ -31,6 +33,21 @@ def supersede(connection: Connection, newer: Memory, now: float) -> bool:
         # What the user always wants shown is the subject; its value is what has changed.
         connection.execute("UPDATE memories SET pinned = 1 WHERE id = ?", (newer.id,))
     return bool(older)
+
+
+def _showing(connection: Connection, newer: Memory, older: Memory) -> list[Memory]:
+    """The active examples that show what the older wish asked for between quotes, and not what the newer one does."""
+    values = [quoted_value(memory.text) for memory in (newer, older)]
+    if values[0] is None or values[1] is None:
+        return []
+    now, then = values[0][1], values[1][1]
+    phrase = words(then)[:MAX_QUERY_WORDS]
+    if not phrase:
+        return []
+    found = connection.read(
+        f"{_MATCHING} AND m.kind = 'example'", (f"text : {quoted(' '.join(phrase))}", newer.user_id, newer.id)
+    )
+    return [each for each in map(rows.memory, found) if then in each.text and now not in each.text]
 
 
 def same(connection: Connection, memory: Memory) -> Memory | None:

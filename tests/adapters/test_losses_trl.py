@@ -138,8 +138,13 @@ def test_dpo_with_the_nll_term(fused: PreTrainedModel, kind: str) -> None:
     )
     theirs = trainer._compute_loss(fused, inputs, return_outputs=False)
     rows = [Encoded("", p, c, r) for p, c, r in zip(PROMPTS, CHOSEN, REJECTED, strict=True)]
-    weights = {"dpo_weight": 0.7, "nll_weight": 0.2, "unchanged_weight": 1.0}
-    recipe = Recipe(beta=BETA, length_normalised=kind == "sigmoid_norm", **weights)
+    recipe = Recipe(
+        beta=BETA,
+        dpo_weight=0.7,
+        nll_weight=0.2,
+        unchanged_weight=1.0,
+        length_normalised=kind == "sigmoid_norm",
+    )
     references = dict(zip(reference_keys(rows), torch.tensor(refs).T.flatten().tolist(), strict=True))
     ours, _ = Imitation(recipe, references).loss(TreeModel(fused).logits([row.tree for row in rows]), rows, rows)
     assert_same(ours, theirs, list(fused.parameters()))

@@ -1,4 +1,4 @@
-"""The on-policy stages with the real model: what is sampled, what each round changes, and that a cut changes nothing."""
+"""The on-policy stages with the real model: what is sampled, what each round changes, that a cut changes nothing."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -96,7 +96,9 @@ def test_the_first_round_is_the_teachers_and_the_last_the_students_own(
     stage = distillation(oracle, model_path, tmp_path)
     with session(base, RECIPE, [], [], {}, silent) as running:
         rounds = [stage.steps(running, number, silent) for number in (1, 2)]  # type: ignore[attr-defined]
-    rows: list[list[Distilled]] = [[row for step in steps for _, part in step.parts for row in part] for steps in rounds]
+    rows: list[list[Distilled]] = [
+        [row for step in steps for _, part in step.parts for row in part] for steps in rounds
+    ]
     assert [len(each) for each in rows] == [4, 4]
     assert not any(row.sampled_by_student for row in rows[0])
     assert all(row.sampled_by_student for row in rows[1])

@@ -119,9 +119,7 @@ def test_what_applies_is_told_though_it_shares_no_word(service: Any, request_: s
 def test_a_fact_is_used_on_the_very_next_request(service: Any) -> None:
     assert told(service, "Is The Exorcist a good choice for tonight?") == []
     id = remember(service, "I can't stand horror movies.")
-    assert told(service, "Is The Exorcist a good choice for tonight?") == [
-        "I can't stand horror movies."
-    ]
+    assert told(service, "Is The Exorcist a good choice for tonight?") == ["I can't stand horror movies."]
     exchange = service.parts.store.latest_exchange(ME)
     (used,) = exchange.used
     assert (used.memory_id, used.reason) == (id, "meaning")

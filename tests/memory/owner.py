@@ -8,7 +8,7 @@ from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRu
 
 
 def fill(store: Store, user: int, prefix: str = "", count: int = 3) -> None:
-    """Give ``user`` exchanges with memories, feedback, superseded memories, runs, versions, probes, graders and jobs."""
+    """Give ``user`` exchanges, feedback, memories, superseded ones too, runs, versions, probes, graders and jobs."""
     for number in range(count):
         name = f"{prefix}{number}"
         turn = Message(role="user", content=f'Question {name}: Grüße, "Zoë"?\n🦊')
