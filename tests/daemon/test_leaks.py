@@ -91,7 +91,13 @@ class Trainer:
 
         short, long = ([self.engine.encode_prompt(each) for each in kind] for kind in prompts_to_learn())
         reply = self.engine.encode_text(f"{word}.<|end|>")
-        recipe = Recipe(rank=4, alpha=8, target_modules=("k_proj", "v_proj"), seed=ADAPTER_WORDS.index(word))
+        recipe = Recipe(
+            rank=4,
+            alpha=8,
+            frozen_share=0.0,
+            target_modules=("k_proj", "v_proj"),
+            seed=ADAPTER_WORDS.index(word),
+        )
         with lora.new_adapter(self.base, recipe) as model:
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(parameters, lr=1e-2, weight_decay=0.0)

@@ -132,6 +132,8 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
     assert ask("POST", "/v1/data/import", 200, content=export.encode())["added"] == {}
     ask("POST", "/v1/data/import", 400, content=b"{}")
     _ask_of_files_and_jobs(ask, service)
+    _ask_of_graders(ask)
+    _ask_of_learning(ask)
     # the rest
     ask("GET", "/v1/models", 200)
     ask("GET", "/v1/models/familiar:base", 200, route="/v1/models/{model_id}")
@@ -149,6 +151,59 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
         if status in ("200", "400", "404", "415")
     }
     assert published_routes - published.exercised == set()
+
+
+def _ask_of_graders(ask: Published) -> None:
+    """Each route of the graders."""
+    text = {"content": b"{}", "headers": {"Content-Type": "text/plain"}}
+    grader = {
+        "type": "string_check",
+        "name": "bye",
+        "operation": "like",
+        "input": "{{sample.output_text}}",
+        "reference": "Bye",
+    }
+    openai = "/v1/fine_tuning/alpha/graders"
+    assert ask("POST", f"{openai}/run", 200, json={"grader": grader, "model_sample": "Bye!"})["reward"] == 1.0
+    ask("POST", f"{openai}/validate", 200, json={"grader": grader})
+    for name in ("run", "validate"):
+        ask("POST", f"{openai}/{name}", 400, json={"grader": {"type": "magic"}, "model_sample": ""})
+        ask("POST", f"{openai}/{name}", 415, **text)
+    one, route = "/v1/graders", "/v1/graders/{grader_id}"
+    kept = ask("POST", one, 200, json={"grader": grader})
+    ask("POST", one, 400, json={})
+    ask("POST", one, 404, json={"grader": grader, "memory_id": "mem-0"})
+    ask("POST", one, 415, **text)
+    assert [each["id"] for each in ask("GET", one, 200)["data"]] == [kept["id"]]
+    ask("GET", one, 404, params={"memory_id": "mem-0"})
+    assert ask("GET", f"{one}/ready", 200)["data"]
+    assert ask("GET", f"{one}/{kept['id']}", 200, route=route)["id"] == kept["id"]
+    assert ask("DELETE", f"{one}/{kept['id']}", 200, route=route)["deleted"]
+    for method in ("GET", "DELETE"):
+        ask(method, f"{one}/{kept['id']}", 404, route=route)
+
+
+def _ask_of_learning(ask: Published) -> None:
+    """Each route of learning, with a real learner."""
+    route = "/v1/learning"
+    ask("POST", f"{route}/run", 400)  # too few corrections
+    for deed in ("pause", "resume", "stop"):
+        ask("POST", f"{route}/{deed}", 404)
+    for number in range(4):
+        said = [{"role": "user", "content": f"How do I cook {number} eggs?"}]
+        id = ask("POST", "/v1/chat/completions", 200, json={**CHAT, "model": "familiar", "messages": said})["id"]
+        ask("POST", "/v1/feedback", 200, json={"completion_id": id, "correction": f"For {number} minutes. Bye."})
+    ask("POST", f"{route}/run", 200)
+    deadline = time.monotonic() + 120
+    while not (ask("GET", route, 200)["run"] or {}).get("phase"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for deed in ("pause", "resume", "stop"):
+        ask("POST", f"{route}/{deed}", 200)
+    while ask("GET", route, 200)["run"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert ask("GET", f"{route}/runs", 200)["data"]
 
 
 def _ask_of_guesses(ask: Published) -> None:
