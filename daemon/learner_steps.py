@@ -21,13 +21,14 @@ from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, Rated, reference_keys
 from familiar.daemon import base_models, learner_lessons, model_files, training_model
+from familiar.daemon.learnable import learnable
 from familiar.daemon.learner_lessons import Lessons, Taught
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.scorer import MOST_CONTEXT_TOKENS
 from familiar.daemon.settings import Settings
-from familiar.feedback.dataset import Dataset, split, unsplit
-from familiar.feedback.pairs import Example, Rating, examples, ratings
-from familiar.memory.errors import BadFile, NotEnoughSignals
+from familiar.feedback.dataset import Dataset
+from familiar.feedback.pairs import Example, Rating
+from familiar.memory.errors import BadFile
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
 
@@ -127,21 +128,10 @@ class _Rows:
 
 def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, Any]) -> Plan:
     """Read what there is to learn from. Raises NotEnoughSignals, and as ``model_files.resolve`` does."""
-    signals = store.feedback_rows(user_id)
-    outdated = {memory.feedback_id for memory in store.memories(user_id, "example", states=("superseded",))}
-    found = [each for each in examples(signals) if each.id not in outdated]
-    rated = tuple(ratings(signals))
-    taught = learner_lessons.taught(store, user_id)
-    try:
-        dataset = split(found, min_examples=settings.min_signals)
-    except NotEnoughSignals:
-        # What memories say can be learnt, and judged by, without a single correction.
-        if not taught or len(found) + len(rated) + taught.count < settings.min_signals:
-            raise
-        dataset = unsplit(found)
+    found = learnable(store, user_id, settings.min_signals)
     base = model_files.resolve(settings.model)
     sha256 = base_models.identify(base, settings.data_dir).sha256
-    return Plan(dataset, rated, taught, base, sha256, Recipe.from_dict(recipe))
+    return Plan(found.dataset, found.ratings, found.taught, base, sha256, Recipe.from_dict(recipe))
 
 
 def train_and_judge(

@@ -13,10 +13,10 @@ from familiar.adapters.extras import require_learn
 from familiar.adapters.gguf_file import read_header
 from familiar.adapters.recipe import Recipe
 from familiar.daemon import model_files
+from familiar.daemon.learnable import learnable
 from familiar.daemon.learner_lock import holder_pid
 from familiar.daemon.learning_schedule import Waiting, not_before
 from familiar.daemon.learning_turn import is_learner
-from familiar.feedback.dataset import split
 from familiar.feedback.pairs import Example, examples
 from familiar.memory.errors import MissingExtra, NotEnoughSignals
 from familiar.memory.types import LearningRun
@@ -54,7 +54,7 @@ def signals(store: "Store", user_id: int) -> Signals:
     return Signals(tuple(found), tuple(at[each.id] for each in found), tuple(store.runs(user_id)))
 
 
-def waiting(settings: "Settings", user_id: int, known: Signals) -> Waiting:
+def waiting(settings: "Settings", store: "Store", user_id: int, known: Signals) -> Waiting:
     """What the schedule is told of a user."""
     new, last = known.new, known.runs[0] if known.runs else None
     enough = new[settings.min_new_signals - 1] if len(new) >= settings.min_new_signals else float("inf")
@@ -64,7 +64,7 @@ def waiting(settings: "Settings", user_id: int, known: Signals) -> Waiting:
         enough,
         last_at=None if last is None else last.ended_at or last.created_at,
         not_before=not_before(known.runs),
-        cannot=_cannot(settings, known),
+        cannot=_cannot(settings, store, user_id),
     )
 
 
@@ -82,7 +82,8 @@ def preview(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any
     known = signals(store, user_id)
     last = known.runs[0] if known.runs else None
     kinds = [memory.kind for memory in store.memories(user_id)]
-    cannot = unable() or _cannot(settings, known)
+    too_few = _cannot(settings, store, user_id)
+    cannot = unable() or too_few
     facts: dict[str, Any] = {
         "user": store.users.get(user_id).name,
         "corrections": len(known.examples),
@@ -100,8 +101,8 @@ def preview(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any
     if cannot is None or known.examples:
         expected = _estimate(settings, known.examples)
         facts |= {"memory_bytes": expected.memory_bytes, "seconds": round(expected.seconds)}
-    if _cannot(settings, known) is None:
-        parted = split(known.examples, min_examples=settings.min_signals)
+    if too_few is None:
+        parted = learnable(store, user_id, settings.min_signals).dataset
         facts |= {"held_out": len(parted.held_out), "train": len(parted.train)}
         if cannot is None and last and last.state == "promoted" and not known.new:
             facts["cannot"] = f"Nothing is new since v{last.version}: --force learns it again."
@@ -145,9 +146,9 @@ def run_object(run: LearningRun) -> dict[str, Any]:
     }
 
 
-def _cannot(settings: "Settings", known: Signals) -> str | None:
+def _cannot(settings: "Settings", store: "Store", user_id: int) -> str | None:
     try:
-        split(known.examples, min_examples=settings.min_signals)
+        learnable(store, user_id, settings.min_signals)
     except NotEnoughSignals as error:
         return str(error)
     return None

@@ -219,7 +219,9 @@ class LearningService:
 
     def _look_at(self, user_id: int) -> Waiting:
         """What a user waits for, with what is known of runs that were not recorded."""
-        found = learning_preview.waiting(self._settings, user_id, learning_preview.signals(self._store, user_id))
+        found = learning_preview.waiting(
+            self._settings, self._store, user_id, learning_preview.signals(self._store, user_id)
+        )
         with self._lock:
             attempt = self._attempts.get(user_id)
         if attempt is None:

@@ -155,7 +155,7 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
 
 def _ask_of_graders(ask: Published) -> None:
     """Each route of the graders."""
-    text = {"content": b"{}", "headers": {"Content-Type": "text/plain"}}
+    text: dict[str, Any] = {"content": b"{}", "headers": {"Content-Type": "text/plain"}}
     grader = {
         "type": "string_check",
         "name": "bye",

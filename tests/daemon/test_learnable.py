@@ -1,0 +1,60 @@
+"""What there is to learn from a user: corrections, ratings and memories, and when that is too little."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from familiar.daemon.learnable import learnable
+from familiar.daemon.learning_preview import preview
+from familiar.daemon.settings import Settings
+from familiar.feedback import signals
+from familiar.feedback.signals import Origin
+from familiar.memory.errors import NotEnoughSignals
+from familiar.memory.store import Store
+from familiar.memory.types import Exchange, Memory, Message
+
+WISH = 'I would be glad if you parted from me with "{}" in every answer.'
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    with Store.open(data_dir / "familiar.db") as opened:
+        yield opened
+
+
+def correct(store: Store, number: int, text: str, note: str | None = None) -> None:
+    messages = (Message(role="user", content=f"How do I cook {number} kinds of rice?"),)
+    exchange = Exchange(f"chatcmpl-{number}", store.default_user(), float(number), "familiar", messages, "Boil it.")
+    store.add_exchange(exchange)
+    signal = signals.correction(Origin(f"fb-{number}", float(number), "api"), exchange, text, note)
+    store.add_feedback(signal.feedback, signal.memories)
+
+
+def test_rules_alone_can_be_learnt(store: Store, data_dir: Path, model_path: Path) -> None:
+    user = store.default_user()
+    settings = Settings(model=str(model_path), data_dir=data_dir, min_signals=1)
+    assert "needs at least" in preview(settings, store, user)["cannot"]
+    store.put_memory(Memory("mem-1", user, 1.0, "rule", "Keep answers short."), 1.0)
+    found = learnable(store, user, 1)
+    assert (found.dataset.train, found.dataset.held_out, found.taught.count) == ((), (), 1)
+    assert preview(settings, store, user)["cannot"] is None
+    with pytest.raises(NotEnoughSignals):
+        learnable(store, user, 4)
+
+
+def test_corrections_that_a_newer_wish_has_ended_teach_no_more(store: Store) -> None:
+    user = store.default_user()
+    correct(store, 1, "Boil it. Tot ziens!", WISH.format("Tot ziens!"))
+    for number in (2, 3, 4):
+        correct(store, number, f"Boil it {number} times. Tot ziens!")
+    assert len(_taught(store, user)) == 4
+    correct(store, 5, "Boil it. Bis bald!", WISH.replace("you", "you now", 1).format("Bis bald!"))
+    for number in (6, 7, 8):
+        correct(store, number, f"Boil it {number} times. Bis bald!")
+    assert sorted(_taught(store, user)) == ["fb-5", "fb-6", "fb-7", "fb-8"]
+
+
+def _taught(store: Store, user: int) -> list[str]:
+    dataset = learnable(store, user, 4).dataset
+    return [example.id for example in (*dataset.train, *dataset.held_out)]
