@@ -3,12 +3,14 @@
 A memory's own prompts are those to which it was shown; to one that applies always all of the user's belong. Where these
 are few it is taught on everyday requests too, of which the model is given those that it has something to say to: taught
 on what it knows nothing of, it would learn to say so. Corrected examples are left out, since training imitates them as
-they are.
+they are; and so are memories that the model does not follow though it is told, as the user's corrections show: from its
+own replies it would learn the contrary of what those teach.
 """
 
 import hashlib
 import math
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,8 @@ CANDIDATES = 160
 """Everyday requests that the model is tried on."""
 ENOUGH = 48
 """Prompts that a memory is taught on at least: where the user's own are fewer, everyday ones fill up."""
+MOST_CORRECTED = 0.25
+"""A memory is taught unless more than this share of the replies that it was shown for had to be corrected."""
 TRIAL_TOKENS = 40
 HELD_OUT_SHARE = 0.2
 
@@ -75,14 +79,25 @@ class Lessons:
 
 def taught(store: Store, user_id: int) -> Taught:
     """Read what there is to teach a user's adapter from memories."""
-    active = {memory.id: memory for memory in store.memories(user_id) if memory.kind != "example"}
+    disliked = _disliked(store, user_id)
+    exchanges = store.exchanges(user_id, limit=OWN_PROMPTS)
+    shown_in: Counter[str] = Counter()
+    corrected: Counter[str] = Counter()
+    for exchange in exchanges:
+        shown_in.update(exchange.memory_ids)
+        corrected.update(exchange.memory_ids if exchange.id in disliked else ())
+    active = {
+        memory.id: memory
+        for memory in store.memories(user_id)
+        if memory.kind != "example" and corrected[memory.id] <= MOST_CORRECTED * shown_in[memory.id]
+    }
     always = tuple(memory for memory in active.values() if memory.scope == "always")
     own: dict[str, tuple[tuple[Message, ...], tuple[Memory, ...]]] = {}
-    for exchange in store.exchanges(user_id, limit=OWN_PROMPTS):
+    for exchange in exchanges:
         used = (active[id] for id in exchange.memory_ids if id in active)
         shown = (*always, *(memory for memory in used if memory not in always))
         plain = all(message["role"] != "tool" and not message.get("tool_calls") for message in exchange.messages)
-        if shown and plain:
+        if shown and plain and exchange.id not in disliked:
             own.setdefault(_text(exchange.messages), (exchange.messages, shown))
     found: dict[str, list[Mapping[str, Any]]] = {}
     for grader in store.graders(user_id):
@@ -136,6 +151,15 @@ def rewards(
         return [math.fsum(each) / len(each) if each else 0.0 for each in given]
 
     return graded
+
+
+def _disliked(store: Store, user_id: int) -> set[str]:
+    """The exchanges whose reply was corrected, bettered or called bad."""
+    return {
+        exchange.id
+        for feedback, exchange in store.feedback_rows(user_id)
+        if exchange and (feedback.kind in ("correction", "preference") or (feedback.rating or 0) < 0)
+    }
 
 
 def _everyday(oracle: Oracle, count: int, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:

@@ -9,7 +9,7 @@ from familiar.adapters.protocols import Completion, silent
 from familiar.daemon import learner_lessons
 from familiar.daemon.oracle import Oracle
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Memory, Message, StoredGrader, Used
+from familiar.memory.types import Exchange, Feedback, Memory, Message, StoredGrader, Used
 
 SHORT = {
     "type": "string_check",
@@ -62,6 +62,21 @@ def test_memories_are_taught_on_the_prompts_that_they_were_shown_to(store: Store
     told = [(messages[-1]["content"], [memory.id for memory in shown]) for messages, shown in taught.own]
     assert told == [("Who is Ada?", [sister.id])]
     assert taught.count == 1
+
+
+def test_what_the_model_does_not_follow_though_told_is_left_to_corrections(store: Store) -> None:
+    user = store.default_user()
+    followed = keep(store, "mem-1", "Keep answers short.")
+    ignored = keep(store, "mem-2", "Sign with my tag #filed.")
+    for number in range(8):
+        answer(store, number, f"What is {number}?", *((followed, ignored) if number % 2 else (followed,)))
+    for number in (1, 3):  # two of eight, and two of four
+        store.add_feedback(Feedback(f"fb-{number}", user, 9.0, "correction", f"chatcmpl-{number}", "No. #filed"))
+    taught = learner_lessons.taught(store, user)
+    assert [memory.id for memory in taught.always] == [followed.id]
+    assert sorted(messages[-1]["content"] for messages, _ in taught.own) == [
+        f"What is {number}?" for number in (0, 2, 4, 5, 6, 7)
+    ]
 
 
 def test_a_store_without_rules_and_facts_teaches_nothing(store: Store) -> None:
