@@ -20,12 +20,12 @@ class Distillation:
     never begins a sign-off is never shown how it goes on. ``top_k`` of the teacher's tokens are kept.
     """
 
-    rounds: int = 5
-    prompts: int = 40
+    rounds: int = 3
+    prompts: int = 16
     passes_per_round: int = 2
     top_k: int = 64
     max_tokens: int = 96
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
 
     def __post_init__(self) -> None:
         _positive(self, "learn.distillation", "prompts", "passes_per_round", "top_k", "max_tokens", "learning_rate")
