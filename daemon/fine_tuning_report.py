@@ -53,11 +53,11 @@ class Reporter:
 
     def __call__(self, made: Progress) -> None:
         """Take note of a progress event of training."""
+        if made.phase == "held_out":
+            self._held_out(made)  # before a stop: training goes on after this checkpoint, and tells of it no more
         self._context.check_stop()
         if made.phase == "train":
             self._train(made)
-        elif made.phase == "held_out":
-            self._held_out(made)
 
     def _train(self, made: Progress) -> None:
         figures = made.figures
