@@ -67,7 +67,7 @@ def newest(folder: Path, key: str) -> Checkpoint | None:
     """Return the newest complete checkpoint of the run with this fingerprint; remove all that is not of it."""
     sweep(folder)
     found = None
-    for path in sorted(folder.glob("epoch-*")):
+    for path in epoch_folders(folder):
         try:
             manifest = read_manifest(path)
             history = tuple(Epoch(**epoch) for epoch in json.loads((path / _FIGURES).read_text(encoding="utf-8")))
@@ -90,6 +90,11 @@ def restore(checkpoint: Checkpoint, model: PeftModel, optimizer: torch.optim.Opt
 def epoch_folder(folder: Path, number: int) -> Path:
     """Return where the checkpoint of an epoch is."""
     return folder / f"epoch-{number:03d}"
+
+
+def epoch_folders(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder by their epochs' numbers, which may have more than three digits."""
+    return sorted(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")))
 
 
 def fingerprint(

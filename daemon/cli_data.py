@@ -5,13 +5,13 @@ The commands work on the data folder itself, beside a running service; only ``re
 
 import contextlib
 import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from familiar.daemon.cli_confirm import confirm
 from familiar.daemon.cli_options import load_settings, open_store, store_options, user_option
 from familiar.memory.errors import FamiliarError, InvalidInput
 
@@ -31,7 +31,9 @@ def data() -> None:
 
 @data.command("export")
 @click.option("-o", "--out", type=_FILE, help="The file to write; stdout without it.")
-@click.option("--with-adapters", is_flag=True, help="Write a tar file that has the adapters' files too.")
+@click.option(
+    "--with-adapters", is_flag=True, help="Write a tar file that has adapters, uploads and fine-tuned models too."
+)
 @store_options
 @user_option
 def export_data(out: Path | None, with_adapters: bool, user: str | None, **flags: Any) -> None:
@@ -124,7 +126,7 @@ def restore(file: Path, yes: bool, **flags: Any) -> None:
     data_folder.make(settings.data_dir)
     server.refuse_second(settings.service_file)
     if not yes:
-        _confirm(f"Put {file} in the place of {settings.database}?", "Nothing was restored")
+        confirm(f"Put {file} in the place of {settings.database}?", "Nothing was restored")
     with learner_lock(settings.data_dir):
         replaced = backup_files.restore(settings.database, file, time.time())
     click.echo(f"Restored {file}." + (f" What was there before is {replaced}." if replaced else ""))
@@ -143,7 +145,7 @@ def erase(yes: bool, user: str | None, **flags: Any) -> None:
         who = store.users.get(store.users.id_of(user))
         if not yes:
             held = ", ".join(f"{count} {sort}" for sort, count in store.counts(who.id).items())
-            _confirm(f"Erase everything of {who.name} ({held})? It cannot be undone.", "Nothing was erased")
+            confirm(f"Erase everything of {who.name} ({held})? It cannot be undone.", "Nothing was erased")
         with learner_lock(settings.data_dir):
             _erase(settings, store, who)
     click.echo(f"Erased everything of {who.name}.")
@@ -165,19 +167,6 @@ def _erase(settings: "Settings", store: "Store", user: "User") -> None:
             f"Another program was using {settings.database}, so text may be in it, or beside it in its -wal file, "
             f"until it is next opened."
         )
-
-
-def _confirm(question: str, otherwise: str) -> None:
-    """Ask; raises click.Abort, or FamiliarError where there is nobody to ask, unless the answer is yes."""
-    try:
-        agreed = click.confirm(question)
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        click.echo()  # ends the line of the question
-        raise FamiliarError(f"{otherwise}: nobody answered; --yes does it without asking.") from None
-    if not agreed:
-        raise FamiliarError(f"{otherwise}.")
 
 
 def _summary(report: "Imported") -> str:

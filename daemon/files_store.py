@@ -1,7 +1,7 @@
 """The bytes of uploaded files: in the data folder as ``files/USER/ID.jsonl``, readable by its owner alone (mode 0600).
 
 A file is there as a whole before its row is, so a row always has its bytes; bytes without a row are nobody's, and go
-with the user. What is left out: what is in them (``fine_tuning_data``).
+with the user. What is left out: what is in them (``fine_tuning_files``).
 """
 
 import contextlib
@@ -45,13 +45,23 @@ class FilesStore:
         """Keep what ``source`` holds as a new file. Raises TooLarge, InvalidInput for an empty one, NoSpace."""
         id = f"file-{secrets.token_hex(12)}"
         file = StoredFile(id, user_id, self._clock(), Path(filename).name or "file", purpose)
+        self.put(file, source)
+        try:
+            self._store.files.add(file)
+        except BaseException:
+            self.path(file).unlink(missing_ok=True)
+            raise
+        return file
+
+    def put(self, file: StoredFile, source: BinaryIO) -> None:
+        """Write a file's bytes, all or none. Raises TooLarge, InvalidInput for an empty one, NoSpace."""
         target = self.path(file)
         temporary = None
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
                 # mkstemp's files have mode 0600, and keep it when renamed.
-                handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{id}-", suffix=".part")
+                handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{file.id}-", suffix=".part")
                 size = 0
                 with os.fdopen(handle, "wb") as out:
                     while block := source.read(_BLOCK_BYTES):
@@ -68,12 +78,6 @@ class FilesStore:
                 if temporary is not None:
                     Path(temporary).unlink(missing_ok=True)
                 raise
-        try:
-            self._store.files.add(file)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
-        return file
 
     def path(self, file: StoredFile) -> Path:
         """Where a file's bytes are."""

@@ -8,7 +8,7 @@ What is left out: tools (a reply that is learnt is text), images, and how many t
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn, TypeAlias
 
@@ -20,6 +20,7 @@ from familiar.daemon.schemas_chat import ChatMessage
 from familiar.daemon.wire_errors import described
 from familiar.memory.errors import InvalidInput
 from familiar.memory.types import Message
+from familiar.memory.whole_text import whole_json
 
 MethodType = Literal["supervised", "dpo", "reinforcement"]
 
@@ -62,21 +63,21 @@ class BadData(InvalidInput):
     """A file that cannot be trained on; the message names the line."""
 
 
-def read(method: MethodType, lines: Iterable[bytes]) -> list[Row]:
-    """The rows of a file. Raises BadData for the first line that is not as the method's format has it."""
-    rows: list[Row] = []
+def rows(method: MethodType, lines: Iterable[bytes]) -> Iterator[Row]:
+    """The rows of a file. Raises BadData at the first line that is not as the method's format has it."""
+    empty = True
     for number, line in enumerate(lines, start=1):
         if line.strip():
+            empty = False
             try:
-                rows.append(_READERS[method](number, _object(line, first=number == 1)))
+                yield _READERS[method](number, _object(line, first=number == 1))
             except ValidationError as error:
                 first = error.errors()[0]
                 raise BadData(f"Line {number}: {described(first, first['loc'])[2]}") from None
             except _Wrong as error:
                 raise BadData(f"Line {number}: {error}") from None
-    if not rows:
+    if empty:
         raise BadData("The file has no lines: write one JSON object a line.")
-    return rows
 
 
 class _Wrong(Exception):
@@ -85,10 +86,10 @@ class _Wrong(Exception):
 
 def _object(line: bytes, *, first: bool) -> dict[str, Any]:
     if len(line) > MAX_LINE_BYTES:
-        raise _Wrong(f"It has {len(line):,} bytes but a line may have {MAX_LINE_BYTES:,}: shorten it.")
+        raise _Wrong(f"It has more than {MAX_LINE_BYTES:,} bytes: shorten it.")
     try:
         text = line.decode("utf-8-sig" if first else "utf-8")
-        found = json.loads(text, parse_constant=_no_constant)
+        found = whole_json(json.loads(text, parse_constant=_no_constant))
     except UnicodeDecodeError as error:
         raise _Wrong(f"Byte {error.start + 1} is not UTF-8: save the file as UTF-8.") from None
     except json.JSONDecodeError as error:

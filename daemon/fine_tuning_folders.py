@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 from familiar.adapters import registry
-from familiar.memory.finetuning_types import Job, JobCheckpoint, TunedModel
+from familiar.adapters.folders import read_manifest
+from familiar.memory.errors import BadFile
+from familiar.memory.finetuning_types import ENDED, Job, JobCheckpoint, TunedModel
 from familiar.memory.store import Store
 
 FOLDER = "fine_tuning"
@@ -26,6 +28,21 @@ def step_folder(data_dir: Path, of: TunedModel | JobCheckpoint) -> Path:
 def gguf_path(data_dir: Path, model: TunedModel) -> Path:
     """A model's adapter as the engine reads it."""
     return step_folder(data_dir, model) / registry.GGUF
+
+
+def verify(data_dir: Path, model: TunedModel) -> None:
+    """Raise BadFile unless a model's adapter is whole, and the one that its job made."""
+    path = gguf_path(data_dir, model)
+    if read_manifest(path.parent)["sha256"].get(registry.GGUF) != model.gguf_sha256:
+        raise BadFile(f"{path} is not the adapter of {model.id} as it was made: fine-tune anew.")
+
+
+def sweep(store: Store, data_dir: Path) -> None:
+    """Remove the checkpoints of jobs that ended while nobody was there to do it: cancelled in a terminal, say."""
+    for folder in (data_dir / FOLDER).glob("*/*/run"):
+        job = store.fine_tuning.any_job(folder.parent.name)
+        if job is None or job.state in ENDED:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_unused(store: Store, data_dir: Path, model: TunedModel | JobCheckpoint) -> Path | None:

@@ -13,7 +13,7 @@ from typing import Any
 from familiar.adapters.protocols import Completion, Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded
-from familiar.daemon import fine_tuning_recipe, training_model
+from familiar.daemon import fine_tuning_recipe, flash_trial, training_model
 from familiar.daemon.fine_tuning_data import Prompted
 from familiar.daemon.fine_tuning_folders import run_folder
 from familiar.daemon.fine_tuning_report import Context, Reporter
@@ -76,7 +76,8 @@ def train(context: Context, rows: Sequence[Prompted], held_out: Sequence[Prompte
     grader = fine_tuning_recipe.check_grader(job.method["reinforcement"]["grader"])
     chosen = recipe(job.method, Recipe.from_dict(settings.recipe), job.seed, len(rows))
     limit = context_tokens(context.base) - chosen.policy.max_tokens
-    with Oracle.open(context.base, threads=settings.threads) as oracle:
+    flash = flash_trial.settled(settings, context.base).flash_attention
+    with Oracle.open(context.base, threads=settings.threads, flash=flash) as oracle:
         scorer = oracle.scorer
         for row in [*rows, *held_out]:
             if (tokens := len(scorer.encode(row.messages, "")[0])) > limit:

@@ -9,32 +9,29 @@ import contextlib
 import logging
 import secrets
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
-from familiar.daemon import data_folder, fine_tuning_data, fine_tuning_recipe
+from familiar.daemon import child_log, data_folder, fine_tuning_files, fine_tuning_folders, fine_tuning_recipe
 from familiar.daemon.files_store import FilesStore
 from familiar.daemon.fine_tuning_folders import run_folder
 from familiar.daemon.fine_tuning_log import BUSY, JobLog
 from familiar.daemon.learning_turn import Lease, Turn
+from familiar.daemon.schemas_fine_tuning import JobRequest
 from familiar.daemon.settings import Settings
-from familiar.memory.errors import Busy, InvalidInput, LearningFailed, NotFound
+from familiar.memory.errors import Busy, InvalidInput, LearningFailed
 from familiar.memory.finetuning_types import ENDED, Job, JobState
 from familiar.memory.store import Store
 
 log = logging.getLogger("familiar")
 
 LOG = "fine_tuning.log"
-LOG_BYTES = 1_000_000
-"""A longer log is begun anew."""
 RETRY_S = 2.0
 """How long to wait when another process is learning."""
 
@@ -57,6 +54,7 @@ class FineTuningService:
 
     def start(self) -> None:
         """Take up what was left, and jobs as they come."""
+        fine_tuning_folders.sweep(self._store, self._settings.data_dir)
         for job in self._store.fine_tuning.to_do():
             if job.state == "validating_files":
                 self._checker.submit(self._check, job)
@@ -111,8 +109,8 @@ class FineTuningService:
     def _move(self, user_id: int, id: str, before: Sequence[JobState], after: JobState, **fields: object) -> Job:
         job = self._store.fine_tuning.job(user_id, id)
         if not self._store.fine_tuning.move(id, before, after, **fields):
-            wanted = " or ".join(before)
-            raise InvalidInput(f"Job {id} is {job.state}: only one that is {wanted} can become {after}.")
+            wanted, done = " or ".join(before), "resumed" if after == "queued" else after
+            raise InvalidInput(f"Job {id} is {job.state}: only one that is {wanted} can be {done}.")
         return self._store.fine_tuning.job(user_id, id)
 
     # ---- in the checker's thread ----
@@ -120,10 +118,10 @@ class FineTuningService:
     def _check(self, job: Job) -> None:
         """Read a new job's files, and put it into the queue with numbers for "auto", or end it as failed."""
         try:
-            found = self._read(job, job.training_file, "training_file")
-            if job.validation_file is not None:
-                self._read(job, job.validation_file, "validation_file")
-            method = fine_tuning_recipe.resolved(job.method, found)
+            count = sum(1 for _ in fine_tuning_files.rows(self._files, job, "training_file"))
+            for _ in fine_tuning_files.rows(self._files, job, "validation_file"):
+                pass  # only to see that each can be read
+            method = fine_tuning_recipe.resolved(job.method, count)
         except Exception as error:
             self._log(job).fail(error)
             if not isinstance(error, InvalidInput):
@@ -133,19 +131,13 @@ class FineTuningService:
             self._log(job).say("Files validated, moving job to queued state")
             self._wake.set()
 
-    def _read(self, job: Job, file_id: str, param: str) -> int:
-        """How many rows a file has. Raises InvalidInput (``param``) with the line that is wrong."""
-        try:
-            with self._files.open(job.user_id, file_id) as lines:
-                return len(fine_tuning_data.read(fine_tuning_recipe.type_of(job.method), lines))
-        except (NotFound, fine_tuning_data.BadData) as error:
-            raise InvalidInput(f"{file_id}: {error}", param) from error
-
     # ---- in the queue's thread ----
 
     def _run(self) -> None:
-        while not self._closed:
+        while True:
             self._wake.clear()
+            if self._closed:  # looked at behind the event, so that no end is slept through
+                return
             try:
                 waiting = [job for job in self._store.fine_tuning.to_do() if job.state != "validating_files"]
                 if not waiting:
@@ -174,7 +166,7 @@ class FineTuningService:
 
     def _run_child(self, job: Job, lease: Lease) -> bool:
         path = data_folder.make(self._settings.data_dir / "logs") / LOG
-        with path.open("wb" if path.exists() and path.stat().st_size > LOG_BYTES else "ab") as output:
+        with child_log.opened(path) as output:
             begin = output.tell()
             child = subprocess.Popen(
                 [
@@ -200,57 +192,32 @@ class FineTuningService:
         if now.state == "running" and lease.stopped:
             self._store.fine_tuning.move(job.id, ("running",), "queued", estimated_finish=None)
         elif now.state in ("running", "queued") and not lease.stopped and code != BUSY:
-            error = LearningFailed(_crash(code, path, begin))
-            self._log(job).fail(error)
+            how = child_log.ending(code, path, begin)
+            again = f"{path} has the details; create the job anew to try again."
+            self._log(job).fail(LearningFailed(f"The job's process {how}. {again}"))
         return code != BUSY
 
 
-def new_job(
-    *,
-    user_id: int,
-    user_name: str,
-    base_name: str,
-    base_sha256: str,
-    created_at: float,
-    model: str,
-    training_file: str,
-    validation_file: str | None,
-    suffix: str | None,
-    seed: int | None,
-    method: dict[str, object],
-    metadata: dict[str, str] | None,
-) -> Job:
+def new_job(asked: JobRequest, user_id: int, user_name: str, base_name: str, base_sha256: str, now: float) -> Job:
     """A job as it begins, with an id, a seed and the name of its model, ``ft:BASE:USER:SUFFIX:ID``."""
-    parts = ["ft", plain_part(base_name), plain_part(user_name), plain_part(suffix or ""), secrets.token_hex(4)]
-    job = Job(
+    parts = ["ft", *map(plain_part, (base_name, user_name, asked.suffix or "")), secrets.token_hex(4)]
+    return Job(
         id=f"ftjob-{secrets.token_hex(12)}",
         user_id=user_id,
-        created_at=created_at,
+        created_at=now,
         state="validating_files",
-        model=model,
+        model=asked.model,
         base_sha256=base_sha256,
         name=":".join(parts),
-        training_file=training_file,
-        validation_file=validation_file,
-        suffix=suffix,
-        seed=secrets.randbelow(1 << 31) if seed is None else seed,
-        method=method,
+        training_file=asked.training_file,
+        validation_file=asked.validation_file,
+        suffix=asked.suffix,
+        seed=secrets.randbelow(1 << 31) if asked.seed is None else asked.seed,
+        method=asked.plain_method,
+        metadata=asked.metadata,
     )
-    return replace(job, metadata=metadata)
 
 
 def plain_part(text: str) -> str:
     """A part of a model's name: what would end the part, or a path, is a hyphen."""
     return "".join(char if char.isalnum() or char in "._-" else "-" for char in text).strip("-")
-
-
-def _crash(code: int, path: Path, begin: int) -> str:
-    """How the child ended, with the last line that it wrote to the log from byte ``begin`` on."""
-    how = f"ended with code {code}"
-    if code < 0:
-        how = f"was ended by signal {-code}"
-        if code == -signal.SIGKILL:
-            how += " (out of memory, perhaps)"
-    lines = [line.strip() for line in path.read_bytes()[begin:].decode(errors="replace").splitlines() if line.strip()]
-    last = f": {lines[-1]}" if lines else ""
-    return f"The job's process {how}{last}. {path} has the details; create the job anew to try again."

@@ -20,15 +20,15 @@ from familiar.adapters.gguf_file import read_header
 from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, reference_keys
-from familiar.daemon import base_models, fine_tuning_data, fine_tuning_recipe, model_files, training_model
+from familiar.daemon import base_models, fine_tuning_files, fine_tuning_recipe, model_files, training_model
 from familiar.daemon.files_store import FilesStore
-from familiar.daemon.fine_tuning_data import BadData, Prompted, Row, Supervised
+from familiar.daemon.fine_tuning_data import Prompted, Row, Supervised
 from familiar.daemon.fine_tuning_folders import run_folder, step_folder
 from familiar.daemon.fine_tuning_log import JobLog, results_csv, step_figures
 from familiar.daemon.fine_tuning_report import Context, Reporter, publish
 from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, LlamaScorer
 from familiar.daemon.settings import Settings
-from familiar.memory.errors import InvalidInput, NotFound
+from familiar.memory.errors import InvalidInput
 from familiar.memory.finetuning_types import Job, TunedModel
 from familiar.memory.store import Store
 
@@ -41,8 +41,9 @@ def tune(
 ) -> None:
     """Do all that is left of a job, and end it as succeeded. Raises FamiliarError where it cannot be done."""
     context = Context(settings, store, job, _base(settings, job), JobLog(store, job, clock), check_stop, clock)
-    rows = load(context, job.training_file, "training_file")
-    held_out = load(context, job.validation_file, "validation_file") if job.validation_file else []
+    files = FilesStore(store, settings.data_dir, clock)
+    rows: list[Any] = list(fine_tuning_files.rows(files, job, "training_file"))
+    held_out: list[Any] = list(fine_tuning_files.rows(files, job, "validation_file"))
     if fine_tuning_recipe.type_of(job.method) == "reinforcement":
         from familiar.daemon import fine_tuning_policy
 
@@ -51,18 +52,6 @@ def tune(
         tokens, steps = _imitate(context, rows, held_out)
     check_stop()
     _publish_last(context, tokens, steps)
-
-
-def load(context: Context, file_id: str, param: str) -> list[Any]:
-    """The rows of a file. Raises BadData, and InvalidInput (``param``) for a file that was deleted since."""
-    files = FilesStore(context.store, context.settings.data_dir, context.clock)
-    try:
-        with files.open(context.job.user_id, file_id) as lines:
-            return list(fine_tuning_data.read(fine_tuning_recipe.type_of(context.job.method), lines))
-    except NotFound as error:
-        raise InvalidInput(str(error), param) from error
-    except BadData as error:
-        raise InvalidInput(f"{file_id}: {error}", param) from error
 
 
 def context_tokens(base: Path) -> int:
@@ -166,7 +155,9 @@ def _publish_last(context: Context, trained_tokens: int, steps: int) -> None:
         model = replace(model, gguf_sha256=file_sha256(gguf))
     else:
         # Its checkpoint was deleted meanwhile, or the process was killed before it was published.
-        model = publish(context, max(run_folder(data_dir, job).glob("epoch-*")), steps)
+        from familiar.adapters import checkpoints
+
+        model = publish(context, checkpoints.epoch_folders(run_folder(data_dir, job))[-1], steps)
     figures = step_figures(store.fine_tuning.events(job.user_id, job.id))
     files = FilesStore(store, data_dir, context.clock)
     results = files.add(job.user_id, "step_metrics.csv", "fine-tune-results", io.BytesIO(results_csv(figures)))

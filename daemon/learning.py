@@ -6,22 +6,18 @@ one FamiliarError.
 """
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from familiar.daemon import data_folder, local_service
+from familiar.daemon import child_log, data_folder, local_service
 from familiar.memory import errors
 
 if TYPE_CHECKING:
     from familiar.daemon.settings import Settings
 
-LOG_BYTES = 1_000_000
-"""A learner's log longer than this is begun anew."""
 STOP_TIMEOUT_S = 20.0
 """How long a learner that was asked to stop may take to end its current step and record that it stopped."""
 
@@ -69,8 +65,7 @@ def run_learner(
     if user is not None:
         arguments += ["--user", user]
     log = data_folder.make(settings.data_dir / "logs") / "learner.log"
-    # Appended to, because a learner that is already running writes there too.
-    with log.open("wb" if _bytes(log) > LOG_BYTES else "ab") as output:
+    with child_log.opened(log) as output:
         begin = output.tell()
         # A session of its own: on Ctrl-C only this process hears it, and asks the learner to stop.
         child = subprocess.Popen(
@@ -89,7 +84,10 @@ def run_learner(
         if child.stdout is not None:
             child.stdout.close()
     if outcome is None:
-        raise errors.LearningFailed(_crash(code, log, begin))
+        raise errors.LearningFailed(
+            f"The learner {child_log.ending(code, log, begin)}. The served adapter is as it was; see {log}, then run "
+            f"`familiar learn` again."
+        )
     return outcome
 
 
@@ -135,24 +133,3 @@ def _as_error(event: Mapping[str, Any]) -> errors.FamiliarError:
     if not (isinstance(kind, type) and issubclass(kind, errors.FamiliarError)):
         kind = errors.LearningFailed
     return kind(str(event["message"]))
-
-
-def _bytes(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _crash(code: int, log: Path, begin: int) -> str:
-    """How the child ended, with the last line that it wrote to ``log`` from byte ``begin`` on."""
-    if code < 0:
-        try:
-            how = f"was ended by {signal.Signals(-code).name}"
-        except ValueError:
-            how = f"was ended by signal {-code}"
-        if code == -signal.SIGKILL:
-            how += " (out of memory, perhaps)"
-    else:
-        how = f"ended with code {code}"
-    written = log.read_bytes()[begin:].decode("utf-8", errors="replace")
-    lines = [line.strip() for line in written.splitlines() if line.strip()]
-    last = f": {lines[-1]}" if lines else ""
-    return f"The learner {how}{last}. The served adapter is as it was; see {log}, then run `familiar learn` again."

@@ -3,7 +3,7 @@
 Nothing is owed: times that passed while the machine slept or the service did not run are not made up for, but that the
 latest cron time stands until it was used or the next one comes. Each user has one run for each cron time.
 
-Who is next is who has waited longest: since their last new correction that was needed for a run, or since their last
+Who is next is who has waited longest: since their last new signal that was needed for a run, or since their last
 run, whatever came of it. A user whose run failed waits longer each time, one whose run was stopped for an hour.
 """
 
@@ -28,7 +28,7 @@ REPLYING_S = 5.0
 
 @dataclass(frozen=True)
 class Waiting:
-    """What a user has for the learner: ``new`` corrections since their last run that ended, ``since`` when enough.
+    """What a user has for the learner: ``new`` signals since their last run that ended, ``since`` when enough.
 
     ``since`` and ``last_at`` (the last run's end, None before the first) are seconds since the epoch. ``not_before`` is
     when the last run's ending lets the next one begin. ``cannot`` is why a run would not begin at all.
@@ -88,7 +88,7 @@ def due(now: float, facts: Facts, settings: "Settings") -> Decision:
     if facts.idle_s < needed_s:
         return Decision(None, "the model is in use, or was a moment ago", now + needed_s - facts.idle_s)
     chosen = min(free, key=lambda user: (max(user.since, user.last_at or 0.0), user.user_id))
-    return Decision(chosen.user_id, f"{chosen.new} new corrections")
+    return Decision(chosen.user_id, f"{chosen.new} new signals")
 
 
 def forbidden(now: float, on_battery: bool, settings: "Settings") -> Decision | None:
@@ -117,8 +117,8 @@ def not_before(runs: Sequence[LearningRun]) -> float:
 
 def _not_ready(users: Sequence[Waiting], needed: int) -> str:
     if not users:
-        return "nobody has corrected anything"
+        return "there is no user"
     most = max(users, key=lambda user: (user.new, user.cannot is None))
     if most.new >= needed and most.cannot:
         return most.cannot
-    return f"{most.new} new corrections since the last run, and learn.min_new_signals is {needed}"
+    return f"{most.new} new signals since the last run, and learn.min_new_signals is {needed}"

@@ -21,16 +21,16 @@ from familiar.daemon.learning import run_learner
 from familiar.daemon.learning_schedule import REPLYING_S, Decision, Facts, Waiting
 from familiar.daemon.learning_turn import Holder, Turn, is_learner
 from familiar.daemon.settings import Settings
-from familiar.memory.errors import Busy, FamiliarError, NotEnoughSignals, NotFound
+from familiar.memory.errors import Busy, FamiliarError, InvalidInput, NotEnoughSignals, NotFound
 from familiar.memory.store import Store
 
 log = logging.getLogger("familiar")
 
 LOOK_S = 1.0
-"""How often the thread looks. Its looks are a few microseconds, but for one a minute that reads the corrections."""
+"""How often the thread looks. Its looks are a few microseconds, but for one a minute that reads the signals."""
 _READ_S = 60.0
 _RUN_AGAIN_S = 900.0
-"""How long a user waits whose run ended without being recorded, as when another process learns at the time."""
+"""How long a user waits whose run came to nothing, as when another process learns at the time, or nothing is new."""
 
 
 @dataclass
@@ -125,7 +125,14 @@ class LearningService:
         self._require(user_id, self._turn.resume)
 
     def stop_run(self, user_id: int) -> None:
-        """End a user's run after its current step; the next one goes on from there. Raises NotFound when none runs."""
+        """End a user's run after its current step; the next one goes on from there.
+
+        Raises NotFound when none runs, InvalidInput for a fine-tuning job: the queue would begin it again at once.
+        """
+        holder = self._turn.holder()
+        if holder is not None and (holder.kind, holder.user_id) == ("job", user_id):
+            job = f"/v1/fine_tuning/jobs/{holder.name}"
+            raise InvalidInput(f"What runs is a fine-tuning job: POST {job}/pause or {job}/cancel stops it.")
         self._require(user_id, self._turn.stop)
 
     def state(self, user_id: int) -> Literal["off", "waiting", "running", "paused"]:
@@ -163,8 +170,8 @@ class LearningService:
             "run": shown,
             "reason": None if own else decision.reason,
             "next_at": None if own or decision.next_at is None else int(decision.next_at),
-            "new_corrections": waiting.new,
-            "needed_corrections": self._settings.min_new_signals,
+            "new_signals": waiting.new,
+            "needed_signals": self._settings.min_new_signals,
             "last_message": attempt.message if attempt else None,
             "last_run": learning_preview.run_object(runs[0]) if runs else None,
         }
@@ -219,12 +226,10 @@ class LearningService:
 
     def _look_at(self, user_id: int) -> Waiting:
         """What a user waits for, with what is known of runs that were not recorded."""
-        found = learning_preview.waiting(
-            self._settings, self._store, user_id, learning_preview.signals(self._store, user_id)
-        )
+        found = learning_preview.waiting(self._settings, self._store, user_id)
         with self._lock:
             attempt = self._attempts.get(user_id)
-        if attempt is None:
+        if attempt is None or attempt.state in ("promoted", "rejected"):
             return found
         last_at = max(found.last_at or 0.0, attempt.at)
         return replace(found, last_at=last_at, not_before=max(found.not_before, attempt.at + _RUN_AGAIN_S))

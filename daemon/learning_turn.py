@@ -109,11 +109,6 @@ class Turn:
         lease = self._lease
         return lease.holder if lease else None
 
-    def waiting(self) -> list[Holder]:
-        """Who waits for it, who is next first."""
-        with self._changed:
-            return [holder for _, _, holder in sorted(self._waiting, key=lambda ticket: ticket[:2])]
-
     def paused(self) -> Literal["chat", "asked"] | None:
         """Why the running child stands still, which it does without holding the store; None where it works."""
         with self._changed:

@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from familiar.daemon import openapi
 from familiar.daemon import schemas_files as answered
 from familiar.daemon.files_store import FilesStore
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.pages import page
 from familiar.daemon.schemas_files import FileQuery
 from familiar.daemon.state import State
@@ -36,7 +37,7 @@ _BYTES = {"application/octet-stream": {"schema": {"type": "string", "format": "b
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     files = state.files
     User = Annotated[int, Depends(state.identify)]
 

@@ -10,7 +10,9 @@ from familiar.daemon import fine_tuning_recipe, model_ids, openapi
 from familiar.daemon import schemas_fine_tuning_replies as answered
 from familiar.daemon.fine_tuning_folders import remove_unused
 from familiar.daemon.fine_tuning_service import new_job, plain_part
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.pages import page
+from familiar.daemon.schemas import Nothing
 from familiar.daemon.schemas_fine_tuning import JobRequest
 from familiar.daemon.state import State
 from familiar.memory.errors import InvalidInput, NotFound
@@ -30,7 +32,7 @@ class NotForFineTuning(InvalidInput):
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     jobs = state.store.fine_tuning
     User = Annotated[int, Depends(state.identify)]
 
@@ -48,22 +50,10 @@ def router(state: State) -> APIRouter:
         base = _base_name(state, user, asked.model)
         if asked.method is not None and asked.method.reinforcement is not None:
             fine_tuning_recipe.check_grader(asked.method.reinforcement.grader)
-        for name in ("training_file", "validation_file"):
-            _check_file(state, user, getattr(asked, name), name)
-        job = new_job(
-            user_id=user,
-            user_name=state.store.users.get(user).name,
-            base_name=base,
-            base_sha256=state.base_sha256(),
-            created_at=state.clock(),
-            model=asked.model,
-            training_file=asked.training_file,
-            validation_file=asked.validation_file,
-            suffix=asked.suffix,
-            seed=asked.seed,
-            method=asked.plain_method,
-            metadata=asked.metadata,
-        )
+        for param in ("training_file", "validation_file"):
+            _check_file(state, user, getattr(asked, param), param)
+        name = state.store.users.get(user).name
+        job = new_job(asked, user, name, base, state.base_sha256(), state.clock())
         return shown(state.fine_tuning.create(job))
 
     @routes.get(
@@ -82,30 +72,23 @@ def router(state: State) -> APIRouter:
         """Show one job."""
         return shown(jobs.job(user, job_id))
 
-    @routes.post(
-        "/v1/fine_tuning/jobs/{job_id}/cancel",
-        response_model=None,
-        responses=openapi.replies(answered.FineTuningJob, 400, 404, 503, 507),
-    )
-    def cancel_fine_tuning_job(job_id: str, user: User) -> dict[str, Any]:
+    change: dict[str, Any] = {
+        "response_model": None,
+        "responses": openapi.replies(answered.FineTuningJob, 400, 404, 503, 507),
+    }
+
+    @routes.post("/v1/fine_tuning/jobs/{job_id}/cancel", **change)
+    def cancel_fine_tuning_job(job_id: str, user: User, nothing: Nothing | None = None) -> dict[str, Any]:
         """End a job for good, after its current step. Its checkpoints stay."""
         return shown(state.fine_tuning.cancel(user, job_id))
 
-    @routes.post(
-        "/v1/fine_tuning/jobs/{job_id}/pause",
-        response_model=None,
-        responses=openapi.replies(answered.FineTuningJob, 400, 404, 503, 507),
-    )
-    def pause_fine_tuning_job(job_id: str, user: User) -> dict[str, Any]:
+    @routes.post("/v1/fine_tuning/jobs/{job_id}/pause", **change)
+    def pause_fine_tuning_job(job_id: str, user: User, nothing: Nothing | None = None) -> dict[str, Any]:
         """Let a job wait until it is resumed; others go on."""
         return shown(state.fine_tuning.pause(user, job_id))
 
-    @routes.post(
-        "/v1/fine_tuning/jobs/{job_id}/resume",
-        response_model=None,
-        responses=openapi.replies(answered.FineTuningJob, 400, 404, 503, 507),
-    )
-    def resume_fine_tuning_job(job_id: str, user: User) -> dict[str, Any]:
+    @routes.post("/v1/fine_tuning/jobs/{job_id}/resume", **change)
+    def resume_fine_tuning_job(job_id: str, user: User, nothing: Nothing | None = None) -> dict[str, Any]:
         """Let a paused job go on from its last checkpoint, at the place in the queue that it had."""
         return shown(state.fine_tuning.resume(user, job_id))
 

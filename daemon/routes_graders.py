@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Query
 
 from familiar.daemon import grader_service, openapi
 from familiar.daemon import schemas_graders as wire
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.memory_objects import list_object
 from familiar.daemon.state import State
 from familiar.feedback import graders, ready_graders
@@ -19,7 +20,7 @@ _OPENAI = "/v1/fine_tuning/alpha/graders"
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     User = Annotated[int, Depends(state.identify)]
 
     @routes.post(f"{_OPENAI}/run", response_model=None, responses=openapi.replies(wire.GraderRun, 400, 415, 503))

@@ -44,8 +44,10 @@ class Learning(Reply):
     run: LearningProgress | None
     reason: Annotated[str | None, Field(description="why nothing of the user's is being learned")]
     next_at: Annotated[int | None, Field(description="when that could change by time alone, if it can")]
-    new_corrections: Annotated[int, Field(description="since the last run that ended")]
-    needed_corrections: Annotated[int, Field(description="new ones that a scheduled run needs")]
+    new_signals: Annotated[
+        int, Field(description="corrections, ratings, rules and facts that the last run which ended did not know")
+    ]
+    needed_signals: Annotated[int, Field(description="new ones that a scheduled run needs")]
     last_message: Annotated[str | None, Field(description="how the last run since the service's start ended")]
     last_run: LearningRun | None
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from familiar.adapters import registry
-from familiar.adapters.folders import read_manifest
 from familiar.daemon import model_ids
-from familiar.daemon.fine_tuning_folders import gguf_path
+from familiar.daemon.fine_tuning_folders import gguf_path, verify
 from familiar.daemon.fitting import fitting_versions
 from familiar.daemon.model_ids import ModelChoice
 from familiar.memory.errors import BadFile
@@ -114,13 +113,7 @@ class ServedAdapters:
         """A fine-tuned model's GGUF file. Raises BadFile when it is not what was made, or is for another base model."""
         if model.base_sha256 != self._base_sha256():
             raise BadFile(f"{model.id} was trained on another base model: serve that model, or fine-tune anew.")
-        path = gguf_path(self._data_dir, model)
-
-        def verify() -> None:
-            if read_manifest(path.parent)["sha256"].get(registry.GGUF) != model.gguf_sha256:
-                raise BadFile(f"{path} is not the adapter of {model.id} as it was made: fine-tune anew.")
-
-        return self._checked(path, verify)
+        return self._checked(gguf_path(self._data_dir, model), lambda: verify(self._data_dir, model))
 
     def _checked(self, path: Path, verify: Callable[[], object]) -> Path:
         state = _state(path)

@@ -34,8 +34,6 @@ _FUNCTIONS: Mapping[str, tuple[Callable[..., float], int | None]] = {
 }
 """Each with the number of its arguments; None is one or more."""
 
-FUNCTIONS = frozenset(_FUNCTIONS)
-
 
 class Uncomputable(ArithmeticError):
     """A formula that has no finite value for these rewards."""

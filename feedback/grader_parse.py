@@ -5,7 +5,7 @@ since the local model answers, ``image_tag``, and ``pass_threshold``, which eval
 audio in the messages of a model grader.
 """
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
@@ -39,7 +39,10 @@ _SAMPLING = ("max_completions_tokens", "temperature", "top_p", "seed", "reasonin
 
 def parse(definition: Mapping[str, Any]) -> Grader:
     """Read a definition. Raises ``InvalidInput``, whose ``param`` is the field's place: ``grader.graders.a.input``."""
-    return _parse(definition, "grader")
+    try:
+        return _parse(definition, "grader")
+    except RecursionError:
+        raise InvalidInput("grader is nested too deeply: write it with fewer levels.", "grader") from None
 
 
 def _parse(given: object, at: str) -> Grader:
@@ -113,7 +116,7 @@ def _source(fields: "_Fields") -> str:
     except SyntaxError as error:
         fields.refuse("source", f"does not compile: {error.msg} (line {error.lineno})")
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:
-        fields.refuse("source", f"does not compile: {error}")
+        fields.refuse("source", f"does not compile: {str(error) or 'it is nested too deeply'}")
     return source
 
 
@@ -162,7 +165,7 @@ def _sampling(fields: "_Fields") -> dict[str, Any]:
     found = {name: value for name in _SAMPLING if (value := inner.optional(name)) is not None}
     inner.finish()
     found.pop("reasoning_effort", None)
-    for name, least, most in (("temperature", 0, 2), ("top_p", 0, 1), ("max_completions_tokens", 1, math.inf)):
+    for name, least, most in (("temperature", 0, 2), ("top_p", 0, 1), ("max_completions_tokens", 1, sys.maxsize)):
         value = found.get(name, least)
         whole = name == "max_completions_tokens"
         if not _is_number(value) or not least <= value <= most or (whole and not isinstance(value, int)):
@@ -173,7 +176,9 @@ def _sampling(fields: "_Fields") -> dict[str, Any]:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a finite number; a whole one may be too great to be a float."""
+    most = sys.float_info.max
+    return isinstance(value, int | float) and not isinstance(value, bool) and -most <= value <= most
 
 
 class _Fields:

@@ -6,12 +6,11 @@ code is in ``ready_checks``. An empty reply has 0 from all of them: it would kee
 
 import inspect
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from familiar.feedback import ready_checks
+from familiar.feedback import ready_checks, ready_schema
 from familiar.memory.errors import InvalidInput, NotFound
 
 MAX_TEXT = 1000
@@ -153,9 +152,9 @@ def from_text(text: str) -> dict[str, Any]:
 def _read(name: str, parameter: str, kind: Kind, value: str) -> object:
     try:
         return int(value) if kind == "count" else json.loads(value) if kind == "schema" else value
-    except ValueError:
+    except (ValueError, RecursionError):
         wanted = "a whole number" if kind == "count" else "a schema in JSON"
-        raise InvalidInput(f'The ready grader "{name}" takes {wanted}, not "{value}".', parameter) from None
+        raise InvalidInput(f'The ready grader "{name}" takes {wanted}, not "{value[:MAX_TEXT]}".', parameter) from None
 
 
 def _checked(name: str, parameter: str, kind: Kind, value: Any) -> Any:
@@ -169,48 +168,11 @@ def _checked(name: str, parameter: str, kind: Kind, value: Any) -> Any:
     elif kind == "language" and value not in LANGUAGES:
         wanted = f"one of {', '.join(LANGUAGES)}: {name}={LANGUAGES[0]}"
     elif kind == "schema":
-        try:
-            _check_schema(name, parameter, value)
-        except (AttributeError, TypeError):
-            raise InvalidInput(
-                f'The ready grader "{name}" takes {parameter}, and this is no JSON schema.', parameter
-            ) from None
+        ready_schema.check(value, parameter)
         return value
     else:
         return value.strip() if kind == "text" else value
     raise InvalidInput(f'The ready grader "{name}" takes {parameter}, {wanted}.', parameter)
-
-
-_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf"})
-_KEYWORDS = frozenset(
-    """
-    type enum const minimum maximum exclusiveMinimum exclusiveMaximum minLength maxLength pattern minItems maxItems
-    items properties required additionalProperties title description default examples format $schema $id $comment
-    """.split()
-)
-_TYPES = frozenset({"object", "array", "string", "boolean", "null", "number", "integer"})
-
-
-def _check_schema(name: str, parameter: str, schema: Any) -> None:
-    """Raise ``InvalidInput`` for a schema that ``ready_checks.schema_fits`` cannot follow."""
-    if isinstance(schema, bool):
-        return
-    if not isinstance(schema, Mapping):
-        raise InvalidInput(f'The ready grader "{name}" takes {parameter}, a JSON schema.', parameter)
-    for keyword in schema:
-        if keyword not in _KEYWORDS | _SCHEMAS:
-            raise InvalidInput(f'The schema has "{keyword}", which this grader cannot check: leave it out.', parameter)
-    types = schema.get("type", [])
-    if not set([types] if isinstance(types, str) else types) <= _TYPES:
-        raise InvalidInput(f"The schema has the type {types!r}: JSON has {', '.join(sorted(_TYPES))}.", parameter)
-    try:
-        re.compile(schema.get("pattern", ""))
-    except (re.error, TypeError):
-        raise InvalidInput(f"The schema's pattern {schema['pattern']!r} is none.", parameter) from None
-    inner = [each for keyword in _SCHEMAS for each in schema.get(keyword, [])]
-    inner += [*schema.get("properties", {}).values(), schema.get("items", True)]
-    for each in [*inner, schema.get("additionalProperties", True)]:
-        _check_schema(name, parameter, each)
 
 
 def _title(name: str, values: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Functions over a ``Connection``; ``Store`` is their face to the rest of the prog
 from collections.abc import Sequence
 from typing import Literal
 
-from familiar.memory import exchanges, memories, rows, users
+from familiar.memory import consolidated, exchanges, memories, rows, users
 from familiar.memory.database import Connection
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.types import Exchange, Feedback, Memory
@@ -14,7 +14,8 @@ from familiar.memory.types import Exchange, Feedback, Memory
 
 def add(connection: Connection, feedback: Feedback, made: Sequence[Memory], cap: int) -> tuple[Memory, ...]:
     """See ``Store.add_feedback``; ``cap`` is how many memories of a user may be active."""
-    with connection.write():
+    # Nobody was told of a reply that was asked for again, and a request waits for this.
+    with connection.write(durable=feedback.kind != "regeneration"):
         users.require(connection, feedback.user_id)
         if feedback.key is not None and has(connection, feedback.user_id, feedback.key):
             return ()
@@ -38,6 +39,7 @@ def add(connection: Connection, feedback: Feedback, made: Sequence[Memory], cap:
                 feedback.key,
             ),
         )
+        consolidated.doubt(connection, feedback)
         return memories.put_all(connection, made, feedback.created_at, cap) if feedback.state == "active" else ()
 
 
@@ -90,6 +92,7 @@ def settle(
             "UPDATE feedback SET state = ?, text = coalesce(?, text) WHERE id = ? AND user_id = ?",
             (state, text, id, user_id),
         )
+        consolidated.doubt(connection, feedback)
         return memories.put_all(connection, made, now, cap) if state == "active" else ()
 
 

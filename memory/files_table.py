@@ -1,6 +1,6 @@
 """The store's queries about uploaded files, as ``Store.files``. What is left out: their bytes."""
 
-from familiar.memory import users
+from familiar.memory import rows, users
 from familiar.memory.database import Connection, Row
 from familiar.memory.errors import NotFound
 from familiar.memory.finetuning_types import FilePurpose, StoredFile
@@ -45,4 +45,4 @@ def _unknown(id: str) -> NotFound:
 
 
 def _file(row: Row) -> StoredFile:
-    return StoredFile(row["id"], row["user_id"], row["created_at_s"], row["filename"], row["purpose"])
+    return rows.value(StoredFile, row)

@@ -4,9 +4,7 @@ As ``Store.fine_tuning``. A job's state changes by ``move`` alone, from states t
 job (the service, the learner), and neither may undo what the other has decided.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from familiar.memory import rows, users
 from familiar.memory.database import Connection, Row
@@ -219,62 +217,23 @@ def _stored(name: str, value: object) -> object:
     return rows.to_json(value) if name in _JSON and value is not None else value
 
 
-def _read(value: str | None) -> Any:
-    return None if value is None else json.loads(value)
-
-
 def _job(row: Row) -> Job:
-    method: Mapping[str, Any] = json.loads(row["method_json"])
-    return Job(
-        id=row["id"],
-        user_id=row["user_id"],
-        created_at=row["created_at_s"],
-        state=row["state"],
-        model=row["model"],
-        base_sha256=row["base_sha256"],
-        name=row["name"],
-        training_file=row["training_file"],
-        validation_file=row["validation_file"],
-        suffix=row["suffix"],
-        seed=row["seed"],
-        method=method,
-        metadata=_read(row["metadata_json"]),
-        finished_at=row["finished_at_s"],
-        estimated_finish=row["estimated_finish_s"],
-        fine_tuned_model=row["fine_tuned_model"],
-        trained_tokens=row["trained_tokens"],
-        result_file=row["result_file"],
-        error=_read(row["error_json"]),
+    return rows.value(
+        Job,
+        row,
+        method=rows.from_json(row["method_json"]),
+        metadata=rows.from_json(row["metadata_json"]),
+        error=rows.from_json(row["error_json"]),
     )
 
 
 def _event(row: Row) -> JobEvent:
-    return JobEvent(
-        row["id"],
-        row["user_id"],
-        row["job_id"],
-        row["created_at_s"],
-        row["level"],
-        row["type"],
-        row["message"],
-        json.loads(row["data_json"]),
-    )
+    return rows.value(JobEvent, row, data=rows.from_json(row["data_json"]))
 
 
 def _checkpoint(row: Row) -> JobCheckpoint:
-    metrics: Mapping[str, float] = json.loads(row["metrics_json"])
-    return JobCheckpoint(
-        row["id"], row["user_id"], row["job_id"], row["created_at_s"], row["step"], row["model"], metrics
-    )
+    return rows.value(JobCheckpoint, row, metrics=rows.from_json(row["metrics_json"]))
 
 
 def _model(row: Row) -> TunedModel:
-    return TunedModel(
-        row["id"],
-        row["user_id"],
-        row["job_id"],
-        row["created_at_s"],
-        row["step"],
-        row["base_sha256"],
-        row["gguf_sha256"],
-    )
+    return rows.value(TunedModel, row)

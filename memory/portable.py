@@ -2,8 +2,8 @@
 
 Importing adds to what is there and is all or nothing. Doing it twice changes nothing: a row is known again by its id
 and what it says, a memory by what it says alone. An id that has another meaning here is replaced by one that follows
-from the row itself, and what refers to it follows. What is left out: files of adapters; a version without its files is
-kept for its lineage, and is not made the current one.
+from the row itself, and what refers to it follows. What is left out: what is not in the store, such as the files of
+adapters; a version without its files is kept for its lineage, and is not made the current one.
 """
 
 import hashlib
@@ -36,15 +36,20 @@ _EXTRA = {"exchanges": f", {_USED}", "adapter_versions": f", {_FEEDBACK_IDS}"}
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import did: rows added, and rows that were here already, by table; how many ids were replaced.
+    """What an import did: rows added, and rows that were here already, by table; ids that were replaced, by theirs.
 
     ``versions`` says which number each adapter version of the file has here.
     """
 
     added: Mapping[str, int]
     known: Mapping[str, int]
-    renamed: int
+    ids: Mapping[str, Mapping[Any, Any]]
     versions: Mapping[int, int]
+
+    @property
+    def renamed(self) -> int:
+        """How many ids were replaced."""
+        return sum(map(len, self.ids.values()))
 
 
 def export(connection: Connection, user_id: int, now: float) -> Iterator[bytes]:
@@ -126,8 +131,7 @@ class _Merge:
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
     def done(self) -> Imported:
-        renamed = sum(old != new for ids in self._renamed.values() for old, new in ids.items())
-        return Imported(dict(self._added), dict(self._known), renamed, dict(self._versions))
+        return Imported(dict(self._added), dict(self._known), self._renamed, dict(self._versions))
 
     def add(self, table: str, values: dict[str, Any]) -> None:
         """Add one row, unless it is here."""

@@ -1,7 +1,8 @@
 """What of each table goes into an export, and in which form. Pure.
 
 Left out: ids of users (an export is one user's), row numbers, API keys, vectors and reference figures, which are
-computed again, the process of a run, and the place of an adapter's files, which follows from its number.
+computed again, which memories a version follows untold, which is measured again and until then they are shown, the
+process of a run, and the place of an adapter's files, which follows from its number.
 """
 
 import json

@@ -4,15 +4,27 @@ import hashlib
 import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import cache
+from typing import Any, TypeVar
 
 from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, StoredGrader, Used
 from familiar.memory.words import same_text_key
+
+T = TypeVar("T")
+
+_TIMES = frozenset({"created_at", "ended_at", "last_used_at", "finished_at", "estimated_finish"})
 
 
 def to_json(value: object) -> str:
     """``value`` as JSON text, readable as stored. JSON has no NaN or infinity: they become null."""
     return json.dumps(_finite(value), ensure_ascii=False)
+
+
+def from_json(text: str | None) -> Any:
+    """What ``to_json`` wrote, None where nothing was."""
+    return None if text is None else json.loads(text)
 
 
 def content_sha256(memory: Memory) -> str:
@@ -26,109 +38,50 @@ def content_sha256(memory: Memory) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
+def value(kind: Callable[..., T], row: sqlite3.Row, **read: Any) -> T:
+    """A row as a frozen value: each field but those ``read`` is the column of its name, with ``_s`` behind a time."""
+    stored = {name: row[column] for name, column in _columns(kind) if name not in read}
+    return kind(**stored, **read)
+
+
 def exchange(row: sqlite3.Row) -> Exchange:
     """The exchange of a row of ``exchanges`` with ``used_json``: the id, reason and score of each memory shown."""
-    return Exchange(
-        id=row["id"],
-        user_id=row["user_id"],
-        created_at=row["created_at_s"],
-        model=row["model"],
-        messages=tuple(json.loads(row["messages_json"])),
-        completion=row["completion"],
-        adapter_version=row["adapter_version"],
-        used=tuple(Used(*used) for used in json.loads(row["used_json"])),
-        sampling=json.loads(row["sampling_json"]),
-        prompt_tokens=row["prompt_tokens"],
-        completion_tokens=row["completion_tokens"],
-        finish_reason=row["finish_reason"],
-        duration_ms=row["duration_ms"],
-        conversation_id=row["conversation_id"],
-    )
+    used = tuple(Used(*used) for used in json.loads(row["used_json"]))
+    messages = tuple(json.loads(row["messages_json"]))
+    return value(Exchange, row, messages=messages, used=used, sampling=json.loads(row["sampling_json"]))
 
 
 def feedback(row: sqlite3.Row) -> Feedback:
     """The signal of a row of ``feedback``."""
-    return Feedback(
-        id=row["id"],
-        user_id=row["user_id"],
-        created_at=row["created_at_s"],
-        kind=row["kind"],
-        exchange_id=row["exchange_id"],
-        text=row["text"],
-        rating=row["rating"],
-        note=row["note"],
-        source=row["source"],
-        trust=row["trust"],
-        state=row["state"],
-        key=row["key"],
-    )
+    return value(Feedback, row)
 
 
 def memory(row: sqlite3.Row) -> Memory:
     """The memory of a row of ``memories``."""
-    return Memory(
-        id=row["id"],
-        user_id=row["user_id"],
-        created_at=row["created_at_s"],
-        kind=row["kind"],
-        text=row["text"],
-        prompt=row["prompt"],
-        feedback_id=row["feedback_id"],
-        scope=row["scope"],
-        conversation_id=row["conversation_id"],
-        pinned=bool(row["pinned"]),
-        source=row["source"],
-        state=row["state"],
-        superseded_by=row["superseded_by"],
-        ended_at=row["ended_at_s"],
-        uses=row["uses"],
-        last_used_at=row["last_used_at_s"],
-    )
+    return value(Memory, row, pinned=bool(row["pinned"]))
 
 
 def grader(row: sqlite3.Row) -> StoredGrader:
     """The grader of a row of ``graders``."""
-    return StoredGrader(
-        id=row["id"],
-        user_id=row["user_id"],
-        created_at=row["created_at_s"],
-        name=row["name"],
-        definition=json.loads(row["definition_json"]),
-        memory_id=row["memory_id"],
-    )
+    return value(StoredGrader, row, definition=json.loads(row["definition_json"]))
 
 
 def run(row: sqlite3.Row) -> LearningRun:
     """The run of a row of ``learning_runs``."""
-    return LearningRun(
-        id=row["id"],
-        user_id=row["user_id"],
-        created_at=row["created_at_s"],
-        state=row["state"],
-        config=json.loads(row["config_json"]),
-        fingerprint=row["fingerprint"],
-        pid=row["pid"],
-        ended_at=row["ended_at_s"],
-        version=row["version"],
-        error=row["error"],
-        report=None if row["report_json"] is None else json.loads(row["report_json"]),
-    )
+    report = from_json(row["report_json"])
+    return value(LearningRun, row, config=json.loads(row["config_json"]), report=report)
 
 
 def version(row: sqlite3.Row) -> AdapterVersion:
     """The version of a row of ``adapter_versions`` with ``feedback_ids_json`` beside it."""
-    return AdapterVersion(
-        user_id=row["user_id"],
-        number=row["number"],
-        created_at=row["created_at_s"],
-        folder=row["folder"],
-        parent=row["parent"],
-        base_sha256=row["base_sha256"],
-        gguf_sha256=row["gguf_sha256"],
-        run_id=row["run_id"],
-        feedback_ids=tuple(json.loads(row["feedback_ids_json"])),
-        report=json.loads(row["report_json"]),
-    )
+    ids = tuple(json.loads(row["feedback_ids_json"]))
+    return value(AdapterVersion, row, feedback_ids=ids, report=json.loads(row["report_json"]))
+
+
+@cache
+def _columns(kind: Any) -> tuple[tuple[str, str], ...]:
+    """The fields of a dataclass, and the columns that hold them."""
+    return tuple((each.name, f"{each.name}_s" if each.name in _TIMES else each.name) for each in fields(kind))
 
 
 def _finite(value: object) -> object:

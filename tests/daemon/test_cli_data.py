@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 from openai import OpenAI
 
-from familiar.adapters.folders import new_folder
+from familiar.adapters.folders import file_sha256, new_folder
 from familiar.adapters.registry import GGUF, PEFT_FILES
+from familiar.daemon.files_store import FilesStore
+from familiar.daemon.fine_tuning_folders import gguf_path, verify
+from familiar.memory.finetuning_types import JobCheckpoint, TunedModel
 from familiar.memory.redact import FORGOTTEN
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun, Memory
@@ -94,6 +97,40 @@ def test_adapters_go_along(data_dir: Path, tmp_path: Path) -> None:
     with tarfile.open(damaged, "w") as empty:
         empty.add(__file__, "../../data.jsonl")
     assert "not an export with adapters" in str(failed(familiar(third, "data", "import", str(damaged))))
+
+
+def test_uploads_and_fine_tuned_models_go_along(data_dir: Path, tmp_path: Path) -> None:
+    other, file = other_folder(tmp_path), tmp_path / "mine.tar"
+    with Store.open(data_dir / "familiar.db") as store:
+        uploaded = FilesStore(store, data_dir, lambda: 1.0).add(ME, "train.jsonl", "fine-tune", io.BytesIO(b"{}"))
+        fill(store, ME)  # has a file, too, whose content is gone, and models without an adapter
+        sha256 = {}
+        for job in ("ftjob-1", "ftjob-gone"):
+            with new_folder(data_dir / "fine_tuning" / "1" / job / "step-2") as folder:
+                for name in (GGUF, *PEFT_FILES):
+                    (folder / name).write_bytes(f"{job} {name}".encode())
+            sha256[job] = file_sha256(data_dir / "fine_tuning" / "1" / job / "step-2" / GGUF)
+        step = TunedModel("ft:base:me::1:ckpt-step-2", ME, "ftjob-1", 13.0, 2, "base", sha256["ftjob-1"])
+        store.fine_tuning.add_checkpoint(JobCheckpoint("ftckpt-2", ME, "ftjob-1", 13.0, 2, step.id, {}), step)
+    ok(familiar(data_dir, "data", "export", "--with-adapters", "-o", str(file)))
+    with tarfile.open(file) as archive:
+        assert not any("ftjob-gone" in name for name in archive.getnames())
+    ok(familiar(other, "data", "import", str(file)))
+    assert "Nothing new" in ok(familiar(other, "data", "import", str(file)))
+    # Into the same store for another user: under other ids, and there all the same.
+    ok(familiar(data_dir, "users", "add", "bob"))
+    ok(familiar(data_dir, "data", "import", str(file), "--user", "bob", "--anyones"))
+    for folder, user in ((other, ME), (data_dir, 2)):
+        with Store.open(folder / "familiar.db") as store:
+            files = FilesStore(store, folder, lambda: 1.0)
+            kept = [each for each in store.files.listed(user) if files.path(each).exists()]
+            assert [files.path(each).read_bytes() for each in kept] == [b"{}"]
+            assert (kept[0].id == uploaded.id) == (user == ME)
+            (model,) = (each for each in store.fine_tuning.models(user) if each.step == 2)
+            verify(folder, model)
+            assert gguf_path(folder, model).read_bytes() == f"ftjob-1 {GGUF}".encode()
+    gguf_path(data_dir, step).write_bytes(b"changed")
+    assert "corrupt" in str(failed(familiar(data_dir, "data", "export", "--with-adapters", "-o", str(tmp_path / "b"))))
 
 
 def test_backup_list_and_restore(data_dir: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from familiar.daemon import fine_tuning_recipe
-from familiar.daemon.fine_tuning_data import BadData, MethodType, Preferred, Prompted, Supervised, read
+from familiar.daemon.fine_tuning_data import BadData, MethodType, Preferred, Prompted, Row, Supervised, rows
 from familiar.daemon.fine_tuning_log import results_csv
 from familiar.memory.errors import InvalidInput
 
@@ -14,8 +14,12 @@ ASK = {"role": "user", "content": "Hi"}
 REPLY = {"role": "assistant", "content": "Good day."}
 
 
-def lines(*rows: Any) -> list[bytes]:
-    return [json.dumps(row).encode() + b"\n" for row in rows]
+def lines(*given: Any) -> list[bytes]:
+    return [json.dumps(row).encode() + b"\n" for row in given]
+
+
+def read(method: MethodType, given: list[bytes]) -> list[Row]:
+    return list(rows(method, given))
 
 
 def line(row: Any) -> bytes:
@@ -40,6 +44,15 @@ def test_preferences_and_prompts() -> None:
     (prompt,) = read("reinforcement", [b"\r\n", *lines({"messages": [ASK], "answer": 7})])
     assert isinstance(prompt, Prompted)
     assert (prompt.line, prompt.item["answer"]) == (2, 7)
+
+
+def test_half_a_character_is_read_as_the_one_that_stands_for_what_is_unknown() -> None:
+    half = {**ASK, "content": "Hi \ud83d"}
+    (row,) = read("supervised", lines({"messages": [half, REPLY]}))
+    (prompt,) = read("reinforcement", lines({"messages": [ASK], "answer": "\ud83d"}))
+    assert row.messages[0]["content"] == "Hi \ufffd"
+    assert isinstance(prompt, Prompted)
+    assert prompt.item["answer"] == "\ufffd"
 
 
 BAD: list[tuple[MethodType, bytes, str]] = [

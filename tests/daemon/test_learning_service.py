@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from familiar.daemon.cli_learn import learn
 from familiar.daemon.engine import Engine
 from familiar.daemon.learner_lock import holder_pid, learner_lock
+from familiar.daemon.learning_service import _Attempt
 from familiar.daemon.schemas_learning import Learning, LearningRuns
 from familiar.daemon.server import recorded
 from familiar.memory.store import Store
@@ -163,13 +164,14 @@ def test_the_command_tells_what_would_be_learned_and_how_it_stands(
         told = [CliRunner().invoke(learn, [*options, "--json", each]) for each in ("--dry-run", "--status")]
     assert [result.exit_code for result in (*shown, *told)] == [0] * 4
     plan, status = (json.loads(result.output) for result in told)
-    assert (plan["corrections"], plan["new_corrections"], plan["cannot"]) == (6, 6, None)
+    assert (plan["corrections"], plan["new_signals"], plan["cannot"]) == (6, 6, None)
     assert plan["train"] + plan["held_out"] == 6
     assert plan["memory_bytes"] > 5e8
-    assert "6, of which 6 are new" in shown[0].output
+    assert "6 corrections, 0 ratings" in shown[0].output
+    assert "6 of these signals since the last run" in shown[0].output
     assert "about" in shown[0].output
     Learning.model_validate(status)
-    assert status["new_corrections"] == 6
+    assert status["new_signals"] == 6
     assert ("no service runs" in shown[1].output) != served
     assert "failed, begun 1970-01-01" in shown[1].output
 
@@ -182,8 +184,18 @@ def test_what_cannot_be_learned_is_said(serve: Serve, data_dir: Path, engine: En
         refused = http.post("/v1/learning/run")
         assert refused.status_code == 400
         assert refused.json()["error"]["code"] == "not_enough_signals"
-        assert state(http)["new_corrections"] == 2
+        assert state(http)["new_signals"] == 2
         assert "at least 4 corrections but has 2" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("state", "waits"), [("promoted", False), ("rejected", False), ("unchanged", True), ("error", True)]
+)
+def test_who_has_not_got_a_run_by_trying_waits_a_while(service: Any, state: str, waits: bool) -> None:
+    learning, user = service.parts.learning, service.parts.store.default_user()
+    now = time.time()
+    learning._attempts[user] = _Attempt(now, state, "It said so.")
+    assert (learning._look_at(user).not_before > now) == waits
 
 
 def test_nobody_sees_or_stops_the_learning_of_another(serve: Serve, data_dir: Path, engine: Engine) -> None:
@@ -200,3 +212,7 @@ def test_nobody_sees_or_stops_the_learning_of_another(serve: Serve, data_dir: Pa
             assert (seen["run"], seen["reason"]) == (None, "something else is being learned")
             assert service.http.post("/v1/learning/stop", headers=mine).status_code == 404
             assert service.http.get("/v1/learning", headers=hers).json()["run"]["kind"] == "job"
+            # The queue would begin it again: jobs are stopped as jobs.
+            refused = service.http.post("/v1/learning/stop", headers=hers)
+            assert refused.status_code == 400
+            assert "/v1/fine_tuning/jobs/ftjob-1/cancel" in refused.json()["error"]["message"]

@@ -199,8 +199,7 @@ def test_jobs_come_before_scheduled_runs_and_one_at_a_time(turn: Turn) -> None:
         for number, (kind, name) in enumerate([("schedule", "third"), ("job", "second")], start=1):
             threads.append(threading.Thread(target=take, args=(kind, name)))
             threads[-1].start()
-            eventually(lambda: len(turn.waiting()) == number)  # noqa: B023
-        assert [holder.name for holder in turn.waiting()] == ["second", "third"]
+            eventually(lambda: len(turn._waiting) == number)  # noqa: B023
     for thread in threads:
         thread.join()
     assert order == ["second", "third"]

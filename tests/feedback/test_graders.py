@@ -36,6 +36,14 @@ def multi(formula: str, **graders: Any) -> dict[str, Any]:
     return {"type": "multi", "name": "all", "graders": graders, "calculate_output": formula}
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """A multigrader in a multigrader in a multigrader."""
+    found = check()
+    for _ in range(levels):
+        found = multi("a", a=found)
+    return found
+
+
 def reward(definition: Mapping[str, Any], text: str, item: Mapping[str, Any] | None = None, **more: Any) -> float:
     grade = run(parse(definition), sample=text, item=item, **more)
     assert not grade.errors, grade.errors
@@ -308,6 +316,7 @@ def test_formulas_without_a_value(formula: str) -> None:
         (scoring(range=[1]), "grader.range"),
         (scoring(range=[1, 0]), "grader.range"),
         (scoring(range=[0, math.inf]), "grader.range"),
+        (scoring(range=[0, 10**400]), "grader.range"),
         (scoring(sampling_params={"temperature": 3}), "grader.sampling_params.temperature"),
         (scoring(sampling_params={"temperature": "1"}), "grader.sampling_params.temperature"),
         (scoring(sampling_params={"max_completions_tokens": 0}), "grader.sampling_params.max_completions_tokens"),
@@ -317,6 +326,7 @@ def test_formulas_without_a_value(formula: str) -> None:
         ({**scoring(), "type": "label_model", "labels": []}, "grader.labels"),
         (multi("a"), "grader.graders"),
         (multi("a", a=multi("b", b=check())), "grader.graders.a"),
+        (nested(2000), "grader"),
         (multi("a", a={}), "grader.graders.a.type"),
         (multi("b", a=check()), "grader.calculate_output"),
         ({**multi("a"), "graders": {"a-b": check()}}, "grader.graders"),

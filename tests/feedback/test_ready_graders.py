@@ -96,6 +96,15 @@ def test_less_wrong_is_better() -> None:
         ('json_schema={"properties": [1]}', InvalidInput),
         ('json_schema={"anyOf": [3]}', InvalidInput),
         ('json_schema={"type": 3}', InvalidInput),
+        ('json_schema={"enum": 3}', InvalidInput),
+        ('json_schema={"required": "name"}', InvalidInput),
+        ('json_schema={"minimum": "1"}', InvalidInput),
+        ('json_schema={"maxItems": -1}', InvalidInput),
+        ('json_schema={"minLength": true}', InvalidInput),
+        ('json_schema={"oneOf": []}', InvalidInput),
+        ('json_schema={"items": null}', InvalidInput),
+        ('json_schema={"const": NaN}', InvalidInput),
+        ("json_schema=" + '{"items": ' * 2000 + "{}" + "}" * 2000, InvalidInput),
     ],
 )
 def test_what_cannot_be_meant_is_refused(said: str, error: type[Exception]) -> None:
@@ -122,12 +131,13 @@ def test_schemas_are_followed_as_by_jsonschema() -> None:
         {"oneOf": [{"type": "number"}, {"type": "integer"}]},
         {"allOf": [{"minimum": 1}, {"maximum": 2}]},
         {"exclusiveMinimum": 0},
+        {"type": "number"},
         True,
         False,
     ]
 
     def value(depth: int = 2) -> Any:
-        kinds: list[Any] = [0, 1, 2.0, 2.5, -1, True, False, None, "", "a", "ab"]
+        kinds: list[Any] = [0, 1, 2.0, 2.5, 1e17, -1, True, False, None, "", "a", "ab"]
         if depth and rng.random() < 0.5:
             return [value(depth - 1) for _ in range(rng.randrange(3))]
         if depth and rng.random() < 0.5:
