@@ -6,7 +6,9 @@ person, a pipe and a test. What is left out: colours and editing of earlier turn
 
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 from familiar.daemon import chat_memory, local_service
@@ -33,6 +35,9 @@ HELP = """\
 /help              this list
 /quit              leave (or Ctrl-D)
 """
+
+_ALONE = ("/good", "/bad", "/yes", "/no", "/why", "/new", "/help", "/quit")
+"""Commands after which a text would be without effect."""
 
 
 @dataclass
@@ -117,6 +122,8 @@ def _reply(client: Client, talk: Conversation, text: str, write: Write) -> None:
 def _command(client: Client, talk: Conversation, line: str, read: Read, write: Write) -> None:
     name, _, rest = line.partition(" ")
     rest = rest.strip()
+    if rest and name in _ALONE:
+        raise InvalidInput(f"{name} takes no text: /fix TEXT says what you wanted, /rule TEXT what to keep to.")
     if name == "/fix":
         _fix(client, talk, rest or _several_lines(read), write)
     elif name in ("/good", "/bad"):
@@ -164,8 +171,9 @@ def _remembered(stored: Mapping[str, Any]) -> str:
 
 def _several_lines(read: Read) -> str:
     lines: list[str] = []
-    while (line := read("… ")).strip() != ".":
-        lines.append(line)
+    with suppress(EOFError):  # the end of the input is the end of the text
+        while (line := read("… ")).strip() != ".":
+            lines.append(line)
     return "\n".join(lines).strip()
 
 
@@ -194,11 +202,14 @@ def _write(text: str) -> None:
 
 
 def _line_reader(tty: bool) -> Read:
-    """``input`` with its history on a terminal; bare lines, with no prompts mixed into the output, from a pipe."""
-    if tty:
-        import contextlib
+    """``input`` with its history on a terminal; bare lines, with no prompts mixed into the output, from a pipe.
 
-        with contextlib.suppress(ImportError):
+    A byte that is no UTF-8 is read as U+FFFD: else one from another program's output would end the chat.
+    """
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    if tty:
+        with suppress(ImportError):
             import readline  # noqa: F401  # importing it gives input() its history and editing
         return input
 

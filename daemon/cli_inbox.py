@@ -92,7 +92,9 @@ def draft(request: str, out: Path | None, model_id: str, user: str | None, **fla
     from familiar.daemon import local_service
     from familiar.memory.errors import FamiliarError, InvalidInput
     from familiar.memory.types import Message
+    from familiar.memory.whole_text import whole_text
 
+    request = whole_text(request)
     if not request.strip():
         raise InvalidInput("The request is empty: say what is to be written.", "request")
     if out is not None and out.exists():

@@ -1,18 +1,16 @@
 """The commands of ``familiar memory`` that change what is remembered."""
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from familiar.daemon.cli_confirm import confirm
 from familiar.daemon.cli_lookup import opened, saying_options
 from familiar.daemon.cli_options import store_options, user_option
-from familiar.memory.errors import FamiliarError, InvalidInput
+from familiar.memory.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from familiar.memory.types import Memory, MemoryKind, Scope
 
 
@@ -140,8 +138,8 @@ def forget(memory_ids: tuple[str, ...], matching: str | None, yes: bool, user: s
     if (not memory_ids) == (matching is None):
         raise click.UsageError("Name what to forget by ids of `familiar memory list`, or by --matching: one of these.")
     from familiar.daemon import memory_service
-    from familiar.daemon.memory_objects import forgotten_object
-    from familiar.daemon.memory_text import forgotten, one_line
+    from familiar.daemon.memory_objects import forgotten_object, memory_object
+    from familiar.daemon.memory_text import forgotten, one_line, said
 
     with opened(flags, user) as at:
         if matching is None:
@@ -152,7 +150,9 @@ def forget(memory_ids: tuple[str, ...], matching: str | None, yes: bool, user: s
             click.echo(f'Nothing that is remembered holds every word of "{matching}".')
             return
         if len(found) > 1 and not yes:
-            _confirm(found)
+            for memory in found:
+                click.echo(f"  {one_line(said(memory_object(memory)))}")
+            confirm(f"Forget these {len(found)} memories? It cannot be undone.", "Nothing was forgotten")
         report = at.store.forget(at.user_id, [memory.id for memory in found])
     for memory in found:
         click.echo(f"Forgotten: {one_line(memory.text)}")
@@ -161,24 +161,6 @@ def forget(memory_ids: tuple[str, ...], matching: str | None, yes: bool, user: s
         click.echo(f"Forgotten with {'it' if len(found) == 1 else 'them'}: {more} more that came of the same words.")
     for line in forgotten(forgotten_object(report)):
         click.echo(f"familiar: {line}", err=True)
-
-
-def _confirm(memories: "Sequence[Memory]") -> None:
-    """Ask; raises click.Abort, or FamiliarError where there is nobody to ask, unless the answer is yes."""
-    from familiar.daemon.memory_objects import memory_object
-    from familiar.daemon.memory_text import one_line, said
-
-    for memory in memories:
-        click.echo(f"  {one_line(said(memory_object(memory)))}")
-    try:
-        agreed = click.confirm(f"Forget these {len(memories)} memories? It cannot be undone.")
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        click.echo()  # ends the line of the question
-        raise FamiliarError("Nothing was forgotten: nobody answered; --yes forgets without asking.") from None
-    if not agreed:
-        raise FamiliarError("Nothing was forgotten.")
 
 
 def _say(done: str, memory: "Memory") -> None:

@@ -4,14 +4,13 @@ The commands work on the data folder itself; a running service sees each change 
 alone on stdout, and what there is to say about it on stderr, so that a script can keep the one without the other.
 """
 
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from familiar.daemon.cli_confirm import confirm
 from familiar.daemon.cli_options import load_settings, open_store, store_options
-from familiar.memory.errors import FamiliarError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +72,8 @@ def remove(name: str, yes: bool, **flags: Any) -> None:
         user = store.users.named(name)
         store.users.refuse_default(user.id)
         if not yes:
-            _confirm(store, user)
+            held = ", ".join(f"{count} {sort}" for sort, count in store.counts(user.id).items())
+            confirm(f"Remove {user.name} with {held}? It cannot be undone.", f"{user.name} was not removed")
         # A learner would go on writing what is removed here.
         with learner_lock(settings.data_dir):
             emptied = _remove(store, settings.data_dir, user)
@@ -86,20 +86,6 @@ def remove(name: str, yes: bool, **flags: Any) -> None:
         )
     if not needed:
         _say("Nobody has a key now, so requests need none.")
-
-
-def _confirm(store: "Store", user: "User") -> None:
-    """Ask; raises click.Abort, or FamiliarError where there is nobody to ask, unless the answer is yes."""
-    held = ", ".join(f"{count} {sort}" for sort, count in store.counts(user.id).items())
-    try:
-        agreed = click.confirm(f"Remove {user.name} with {held}? It cannot be undone.")
-    except click.Abort:
-        if sys.stdin.isatty():
-            raise
-        click.echo()  # ends the line of the question
-        raise FamiliarError(f"{user.name} was not removed: nobody answered; --yes removes without asking.") from None
-    if not agreed:
-        raise FamiliarError(f"{user.name} was not removed.")
 
 
 def _remove(store: "Store", data_dir: "Path", user: "User") -> bool:

@@ -13,7 +13,9 @@ from fastapi import APIRouter, Depends, Response
 
 from familiar.adapters import registry
 from familiar.daemon import openapi
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.metrics import CONTENT_TYPE
+from familiar.daemon.schemas import Nothing
 from familiar.daemon.schemas_own_replies import AdapterList, Health, Rollback, Status
 from familiar.daemon.state import State
 from familiar.memory.types import AdapterVersion
@@ -21,7 +23,7 @@ from familiar.memory.types import AdapterVersion
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     User = Annotated[int, Depends(state.identify)]
 
     @routes.get("/v1/adapters", response_model=None, responses=openapi.replies(AdapterList))
@@ -33,8 +35,8 @@ def router(state: State) -> APIRouter:
         data = [_adapter(each, served, each.number in fitting) for each in state.store.versions(user)]
         return {"object": "list", "current": served, "data": data}
 
-    @routes.post("/v1/adapters/rollback", response_model=None, responses=openapi.replies(Rollback, 404, 503, 507))
-    def roll_back(user: User) -> dict[str, Any]:
+    @routes.post("/v1/adapters/rollback", response_model=None, responses=openapi.replies(Rollback, 400, 404, 503, 507))
+    def roll_back(user: User, nothing: Nothing | None = None) -> dict[str, Any]:
         """Serve the version before the current one, from the next request on; null is the base model."""
         before, after = registry.rollback(state.store, user, state.base_sha256())
         return {"object": "rollback", "from": before, "to": after}
@@ -60,6 +62,7 @@ def router(state: State) -> APIRouter:
                 "size_bytes": info.size_bytes,
                 "context_tokens": info.context_tokens,
                 "trained_context_tokens": info.trained_context_tokens,
+                "flash_attention": info.flash_attention,
             },
             "adapter_version": current.number if current else None,
             "counts": state.store.counts(user),

@@ -16,6 +16,7 @@ from familiar.daemon import errors, model_ids, openapi, wire
 from familiar.daemon.chat_choices import ChatChoice
 from familiar.daemon.chat_service import ChatReply, Ended, Started
 from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.reply import Text
 from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.schemas_replies import ChatCompletion, ChatCompletionChunk, ModelCard, ModelList
@@ -24,7 +25,7 @@ from familiar.daemon.state import State
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     User = Annotated[int, Depends(state.identify)]
 
     @routes.post(

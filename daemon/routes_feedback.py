@@ -9,15 +9,16 @@ from fastapi import APIRouter, Depends, Query
 
 from familiar.daemon import feedback_service, memory_service, openapi
 from familiar.daemon import schemas_own_replies as answered
-from familiar.daemon.memory_objects import guess_object, memory_object, shown_objects
-from familiar.daemon.schemas import ConfirmRequest, FeedbackRequest
+from familiar.daemon.json_route import WireRoute
+from familiar.daemon.memory_objects import guess_object, memory_object
+from familiar.daemon.schemas import ConfirmRequest, FeedbackRequest, Nothing
 from familiar.daemon.state import State
 from familiar.memory.types import Exchange
 
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     User = Annotated[int, Depends(state.identify)]
 
     @routes.post(
@@ -58,7 +59,7 @@ def router(state: State) -> APIRouter:
         response_model=None,
         responses=openapi.replies(answered.SettledGuess, 400, 404, 503, 507),
     )
-    def dismiss_feedback(feedback_id: str, user: User) -> dict[str, Any]:
+    def dismiss_feedback(feedback_id: str, user: User, nothing: Nothing | None = None) -> dict[str, Any]:
         """Say no to a guess. The same is not guessed again."""
         return {**guess_object(feedback_service.dismiss(state.store, user, feedback_id)), "memories": []}
 
@@ -66,8 +67,7 @@ def router(state: State) -> APIRouter:
     def get_exchange(completion_id: str, user: User) -> dict[str, Any]:
         """Show what was sent, what was answered, and what the reply was made with."""
         exchange = state.store.exchange(user, completion_id)
-        remembered = memory_service.known(state.store, user, exchange.memory_ids)
-        return _exchange(exchange, shown_objects(exchange, remembered))
+        return _exchange(exchange, memory_service.shown(state.store, exchange))
 
     return routes
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query
 
 from familiar.daemon import memory_service, openapi
 from familiar.daemon import schemas_own_replies as answered
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.memory_objects import forgotten_object, list_object, memory_object
 from familiar.daemon.schemas_memories import ForgetRequest, MemoryChange, MemoryQuery, MemoryRequest
 from familiar.daemon.state import State
@@ -22,17 +23,18 @@ _LOOKED_AT = 500
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     User = Annotated[int, Depends(state.identify)]
 
     @routes.get("/v1/memories", response_model=None, responses=openapi.replies(answered.MemoryList, 400, 404))
     def list_memories(asked: Annotated[MemoryQuery, Query()], user: User) -> dict[str, Any]:
         """List what is remembered, oldest first, or search it, best first."""
         states = memory_service.STATES[asked.state]
+        carried = memory_service.consolidated(state.store, user)
         if asked.query is None:
             memories = state.store.memories(user, asked.kind, states=states)
             page, has_more = _page(memories, asked.limit, asked.after)
-            return list_object([memory_object(each) for each in page], has_more=has_more)
+            return list_object([memory_object(each, carried) for each in page], has_more=has_more)
         if asked.after is not None:
             raise InvalidInput("A search is one page: leave after out, or raise the limit.", "after")
         if asked.state == "active":
@@ -41,7 +43,9 @@ def router(state: State) -> APIRouter:
             found = [(each.memory, each.score) for each in alike if asked.kind in (None, each.memory.kind)]
         else:
             found = state.store.search_memories(user, asked.query, asked.limit, asked.kind, states=states)
-        return list_object([memory_object(memory, score=round(score, 4)) for memory, score in found[: asked.limit]])
+        return list_object(
+            [memory_object(memory, carried, score=round(score, 4)) for memory, score in found[: asked.limit]]
+        )
 
     @routes.post(
         "/v1/memories", response_model=None, responses=openapi.replies(answered.Memory, 400, 404, 415, 503, 507)
@@ -76,12 +80,13 @@ def router(state: State) -> APIRouter:
             memories = [state.store.memory(user, id) for id in dict.fromkeys(asked.ids)]
         else:
             memories = memory_service.matching(state.store, user, asked.query or "")
+        carried = memory_service.consolidated(state.store, user)
         left_alone = asked.dry_run or not memories
         report = None if left_alone else state.store.forget(user, [memory.id for memory in memories])
         return {
             "object": "memory.forgotten",
             "dry_run": asked.dry_run,
-            "data": [memory_object(memory) for memory in memories],
+            "data": [memory_object(memory, carried) for memory in memories],
             "report": forgotten_object(report) if report else None,
         }
 

@@ -14,6 +14,7 @@ from familiar.daemon import errors, openapi, wire
 from familiar.daemon.embedding import floats, vectors_of
 from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
 from familiar.daemon.generation import TokenLogprob
+from familiar.daemon.json_route import WireRoute
 from familiar.daemon.reply import Text, Totals
 from familiar.daemon.schemas_replies import EmbeddingList, TextCompletion, TextCompletionChunk
 from familiar.daemon.schemas_text import EmbeddingRequest, TextRequest
@@ -23,7 +24,7 @@ from familiar.daemon.text_service import TextReply
 
 def router(state: State) -> APIRouter:
     """The routes over one service's state."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=WireRoute)
     User = Annotated[int, Depends(state.identify)]
 
     @routes.post(

@@ -140,6 +140,10 @@ class SampledRequest(Wire):
         return {name: json.dumps(value) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
+class Nothing(Wire):
+    """What a route takes that is told all by its address: what else is said would be without effect."""
+
+
 class FeedbackRequest(Wire):
     """``POST /v1/feedback``: exactly one of correction, rating, preferred and rule."""
 

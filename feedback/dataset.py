@@ -13,6 +13,9 @@ from familiar.memory.errors import NotEnoughSignals
 MIN_TRAIN = 2
 """Fewer examples than this are no training set."""
 
+MIN_HELD_OUT = 2
+"""So many are held out where it can be, whatever the share: one alone would judge by chance."""
+
 MAX_SHARE_FACTOR = 2.0
 """Chance may hold out this many times the share that was asked for, and no more: small stores need their examples."""
 
@@ -30,7 +33,6 @@ def split(
     examples: Sequence[Example],
     *,
     held_out_share: float = 0.2,
-    min_held_out: int = 2,
     min_examples: int = 4,
     seed: int = 0,
 ) -> Dataset:
@@ -38,7 +40,7 @@ def split(
 
     Each group has a fixed place between 0 and 1, hashed from its name and ``seed``, and is held out when that is under
     the share: so its side does not depend on what else there is, and as rows are added a group that was trained on
-    is not held out later, where it would flatter the served version. Small sets bend this: up to ``min_held_out``
+    is not held out later, where it would flatter the served version. Small sets bend this: up to ``MIN_HELD_OUT``
     examples the groups of lowest place are held out too (and go back to training as others come), and no more than
     twice the share is.
 
@@ -51,7 +53,7 @@ def split(
         raise NotEnoughSignals(
             f"Learning needs at least {needed} corrections but has {len(examples)}: correct more{hint}."
         )
-    held = _held_out_groups(examples, held_out_share, min_held_out, seed)
+    held = _held_out_groups(examples, held_out_share, seed)
     train = tuple(example for example in examples if example.group not in held)
     held_out = tuple(example for example in examples if example.group in held)
     return Dataset(train, held_out, _fingerprint(train, held_out))
@@ -62,15 +64,15 @@ def unsplit(examples: Sequence[Example]) -> Dataset:
     return Dataset(tuple(examples), (), _fingerprint(examples, ()))
 
 
-def _held_out_groups(examples: Sequence[Example], share: float, min_held_out: int, seed: int) -> set[str]:
+def _held_out_groups(examples: Sequence[Example], share: float, seed: int) -> set[str]:
     sizes: dict[str, int] = defaultdict(int)
     for example in examples:
         sizes[example.group] += 1
-    most = min(len(examples) - MIN_TRAIN, max(min_held_out, math.ceil(MAX_SHARE_FACTOR * share * len(examples))))
+    most = min(len(examples) - MIN_TRAIN, max(MIN_HELD_OUT, math.ceil(MAX_SHARE_FACTOR * share * len(examples))))
     held: set[str] = set()
     count = 0
     for place, group in sorted((_place(group, seed), group) for group in sizes):
-        if (place < share or count < min_held_out) and count + sizes[group] <= most:
+        if (place < share or count < MIN_HELD_OUT) and count + sizes[group] <= most:
             held.add(group)
             count += sizes[group]
     if held:

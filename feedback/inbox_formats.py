@@ -17,6 +17,7 @@ from familiar.feedback.inbox_row import Row
 from familiar.feedback.own_words import share_taken
 from familiar.memory.errors import BadFile, InvalidInput
 from familiar.memory.types import Trust
+from familiar.memory.whole_text import whole_json
 
 MAX_BYTES = 32 * 2**20
 """The largest file that is read: far beyond what a person corrects, and little enough to parse in memory."""
@@ -149,7 +150,7 @@ def _is_json(line: str) -> bool:
 
 
 def _load(text: str) -> Any:
-    return json.loads(text, parse_constant=_refuse_constant)
+    return whole_json(json.loads(text, parse_constant=_refuse_constant))
 
 
 def _refuse_constant(name: str) -> None:

@@ -69,7 +69,11 @@ def ratings(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Rating]:
 
     A reply that was corrected as well is left out: the correction says more.
     """
-    corrected = {exchange.id for feedback, exchange in rows if exchange and feedback.kind in _COMPARED}
+    corrected = {
+        exchange.id
+        for feedback, exchange in rows
+        if exchange and feedback.kind in _COMPARED and feedback.trust != "untrusted"
+    }
     latest: dict[str, Rating] = {}
     for feedback, exchange in rows:
         if feedback.kind != "rating" or not feedback.rating or feedback.trust == "untrusted":

@@ -150,7 +150,7 @@ def rebuttal(turn: str, *, reply: str, question: str) -> str | None:
     if not turn or len(turn) > MAX_CHARS or own_words(turn) != turn:
         return None
     parts = sentences(turn)
-    if len(parts) > 3 or any("\0" in blanked and "\0" * 12 in blanked for _, blanked in parts):
+    if len(parts) > 3 or any("\0" * 12 in blanked for _, blanked in parts):
         return None
     asked = reply.rstrip(" *_)\"'\n").endswith("?")
     wholes = [" ".join(turn.split()), *(text.strip() for text, _ in parts)]

@@ -80,11 +80,21 @@ def rule(
 
     ``kind`` and ``scope`` follow from the text where they are not given. ``conversation_id`` is where it was said.
     """
-    text = _text(text, "text", "rule")
+    text = checked_text(text, "text", "rule")
     feedback = Feedback(origin.id, user_id, origin.now, "rule", text=text, source=origin.source, trust=origin.trust)
     kind = kind or kind_of(text)
     scope = scope or default_scope(kind, text)
     return Signal(feedback, (_memory(origin, user_id, kind, text, scope, conversation_id=conversation_id),))
+
+
+def checked_text(text: str, param: str, what: str) -> str:
+    """``text`` without the white space around it. Raises ``InvalidInput`` (``param``) for none, and for too much."""
+    text = text.strip()
+    if not text:
+        raise InvalidInput(f"The {what} is empty: write one.", param)
+    if len(text) > MAX_CHARS:
+        raise InvalidInput(f"The {what} has {len(text):,} characters but {MAX_CHARS:,} is the most: shorten it.", param)
+    return text
 
 
 def last_user_message(messages: Sequence[Message]) -> str:
@@ -106,7 +116,7 @@ def _feedback(
 
 
 def _reply(exchange: Exchange, text: str, what: str) -> str:
-    text = _text(text, "text", f"{what} reply")
+    text = checked_text(text, "text", f"{what} reply")
     if text == exchange.completion.strip():
         raise InvalidInput(f"The {what} reply is the same as the original: change it, or rate the reply.", "text")
     return text
@@ -114,16 +124,7 @@ def _reply(exchange: Exchange, text: str, what: str) -> str:
 
 def _note(note: str | None) -> str | None:
     # An empty note is a form field that was left blank, not a mistake.
-    return _text(note, "note", "note") if note and note.strip() else None
-
-
-def _text(text: str, param: str, what: str) -> str:
-    text = text.strip()
-    if not text:
-        raise InvalidInput(f"The {what} is empty: write one.", param)
-    if len(text) > MAX_CHARS:
-        raise InvalidInput(f"The {what} has {len(text):,} characters but {MAX_CHARS:,} is the most: shorten it.", param)
-    return text
+    return checked_text(note, "note", "note") if note and note.strip() else None
 
 
 def _noted(origin: Origin, user_id: int, note: str | None) -> tuple[Memory, ...]:

@@ -114,7 +114,7 @@ def clean(database: Path, now: float, change: Callable[[Connection], bool]) -> t
 
 
 @contextmanager
-def locked(database: Path, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[None]:
+def locked(database: Path) -> Iterator[None]:
     """Keep other processes from making, restoring and cleaning backups; sweep what a killed one left. Raises ``Busy``.
 
     A backup made while something is forgotten would keep what is forgotten.
@@ -122,7 +122,7 @@ def locked(database: Path, wait_s: float = BUSY_TIMEOUT_S) -> Iterator[None]:
     folder = folder_of(database)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / _LOCK).open("a") as file:
-        deadline = time.monotonic() + wait_s
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

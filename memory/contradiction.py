@@ -20,17 +20,12 @@ MAX_CHARS = 500
 """Longer texts are not taken apart."""
 
 
-def contradicts(newer: Memory, older: Memory) -> bool:
-    """Whether what the newer one says ends what the older one says.
-
-    Examples do for one prompt; rules and facts by a frame, a style, a number, a quoted value or a denial. What is
-    said for one conversation is measured against the same conversation only.
-    """
-    return next(iter(contradicted(newer, (older,))), None) is not None
-
-
 def contradicted(newer: Memory, others: Iterable[Memory]) -> list[Memory]:
-    """Those of ``others`` that the newer one contradicts."""
+    """Those of ``others`` that no longer hold when the newer one does.
+
+    Examples end one another for one prompt; rules and facts by a frame, a style, a number, a quoted value or a denial.
+    What is said for one conversation is measured against the same conversation only.
+    """
     if newer.kind == "example":
         return [each for each in others if _comparable(newer, each) and _another_reply(newer, each)]
     statement = _Statement(newer.text)

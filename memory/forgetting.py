@@ -8,7 +8,7 @@ that were carried out of the data folder, and clients, which send the conversati
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from familiar.memory import backup, free_space, purge, scrub
+from familiar.memory import backup, free_space, purge, scrub, users
 from familiar.memory.database import Connection
 from familiar.memory.purge import Purged, Targets
 
@@ -55,6 +55,9 @@ def forget(connection: Connection, user_id: int, ids: Sequence[str], now: float)
 
 def erase(connection: Connection, user_id: int, now: float, *, keep_user: bool = True) -> Forgotten:
     """See ``Store.erase``."""
+    users.require(connection, user_id)
+    if not keep_user:
+        users.Users(connection).refuse_default(user_id)
 
     def clean(copy: Connection) -> bool:
         purge.wipe(copy, user_id, keep_user=keep_user)

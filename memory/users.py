@@ -12,7 +12,6 @@ import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 
-from familiar.memory import free_space
 from familiar.memory.database import Connection, Row
 from familiar.memory.errors import FamiliarError, InvalidInput, NotFound
 
@@ -81,7 +80,12 @@ class Users:
 
     def id_of(self, name: str | None) -> int:
         """The id of the user of that name, as ``named`` finds them, or of the default one for None."""
-        return self._default() if name is None else self.named(name).id
+        return self.default() if name is None else self.named(name).id
+
+    def default(self) -> int:
+        """The id of the user that a store is made with."""
+        row = self._connection.first("SELECT min(id) FROM users")
+        return int(row[0]) if row else 1
 
     def add(self, name: str, key: str, now: float) -> User:
         """Make a user who comes with ``key``, both or neither. Raises ``InvalidInput`` (param ``user``)."""
@@ -107,27 +111,12 @@ class Users:
             _add_key(transaction, user.id, key, now)
         return user
 
-    def remove(self, user_id: int) -> bool:
-        """Delete a user and every row of theirs: their text is gone from the tables, the index and free pages.
-
-        False when another process was using the file for so long that the text is still in its free space or its log;
-        it goes at the next such occasion. Raises ``InvalidInput`` for the default user, ``NotFound`` for no user.
-        """
-        with self._connection.write() as transaction:
-            self.get(user_id)
-            self.refuse_default(user_id)
-            transaction.execute("DELETE FROM users WHERE id = ?", (user_id,))
-            # The index only marks a word as gone until its segments are merged.
-            transaction.execute("INSERT INTO memories_fts (memories_fts) VALUES ('optimize')")
-            free_space.mark(transaction)
-        return free_space.finish(self._connection)
-
     def refuse_default(self, user_id: int) -> None:
         """Raise ``InvalidInput`` (param ``user``) for the default user, who cannot be removed."""
-        if user_id == self._default():
+        if user_id == self.default():
             raise InvalidInput(
-                f'"{self.get(user_id).name}" is the default user and cannot be removed: `familiar memory forget` '
-                f"forgets one memory, and another --data-dir starts anew.",
+                f'"{self.get(user_id).name}" is the default user and cannot be removed: `familiar data erase` '
+                f"forgets everything of theirs.",
                 "user",
             )
 
@@ -169,10 +158,6 @@ class Users:
             with suppress(FamiliarError), self._connection.write(durable=False) as transaction:
                 transaction.execute("UPDATE api_keys SET last_used_at_s = ? WHERE sha256 = ?", (now, _sha256(key)))
         return int(row["user_id"])
-
-    def _default(self) -> int:
-        row = self._connection.first("SELECT min(id) FROM users")
-        return int(row[0]) if row else 1
 
     def _revoke(self, transaction: Connection, user_id: int) -> int:
         return transaction.execute("DELETE FROM api_keys WHERE user_id = ?", (user_id,))

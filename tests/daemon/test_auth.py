@@ -93,7 +93,7 @@ def test_from_the_first_key_on_everybody_needs_one(ask: Ask, store: Store) -> No
     refused(ask(authorization="Bearer unused"), "the key sent is not one")
     store.users.add_key(1, mine, 2.0, replace=True)
     assert (ask(x_api_key=bobs), ask(x_api_key=mine)) == (bob, 1)
-    store.users.remove(bob)
+    store.erase(bob, keep_user=False)
     refused(ask(x_api_key=bobs), "is not known")
     store.users.revoke_keys(1)
     assert ask() == 1

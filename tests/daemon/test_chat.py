@@ -39,9 +39,10 @@ def chat(options: list[str], *lines: str) -> str:
         [sys.executable, "-m", "familiar.daemon", "chat", *options],
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
         timeout=280,
-        env=env | {"XDG_CONFIG_HOME": os.devnull},
+        env=env | {"XDG_CONFIG_HOME": os.devnull, "PYTHONIOENCODING": "utf-8:strict"},
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
@@ -69,6 +70,14 @@ def test_a_correction_of_several_lines_ends_at_a_dot(service: list[str], folder:
     with Store.open(folder / "familiar.db") as store:
         texts = [row.text for row, _ in store.feedback_rows(store.default_user())]
     assert "Boil water.\n\nPour it." in texts
+
+
+def test_the_end_of_the_input_ends_a_correction_too(service: list[str]) -> None:
+    assert "Pour it, then wait." in chat(service, "Two steps for tea?", "/fix", "Pour it, then wait.")
+
+
+def test_a_byte_that_is_no_utf_8_does_not_end_the_chat(service: list[str]) -> None:
+    assert "Remembered: The Caf\ufffd is closed.\n" in chat(service, "/remember The Caf\udce9 is closed.", "/memories")
 
 
 def test_ratings_and_rules_are_stored(service: list[str], folder: Path) -> None:
@@ -152,11 +161,12 @@ def test_another_model_can_be_chosen_and_a_wrong_one_is_explained(service: list[
 
 
 def test_mistakes_are_explained_and_the_chat_goes_on(service: list[str]) -> None:
-    lines = ("/fix too early", "/rule", "/remember", "/dance", "Hello", "/fix   ", ".", "/quit", "never asked")
+    lines = ("/fix too early", "/rule", "/remember", "/dance", "Hello", "/fix   ", ".", "/bad too long", "/quit", "no")
     shown = chat(service, *lines)
     assert "There is no reply yet" in shown
     assert "/dance is not a command: /help lists them." in shown
-    assert shown.count("familiar: ") == 5
+    assert "/bad takes no text: /fix TEXT says what you wanted" in shown
+    assert shown.count("familiar: ") == 6
 
 
 def test_a_new_conversation_forgets_the_old_turns(service: list[str], folder: Path) -> None:

@@ -189,7 +189,6 @@ def test_good_lines_are_stored_and_bad_ones_told(store: Store, folders: Folders)
         '{"completion_id": "chatcmpl-1", "rating": "bad", "colour": "red"}',
         '{"completion_id": "chatcmpl-1", "correction": "Anna."}',
         '{"messages": [{"role": "critic", "content": "x"}], "completion": "y", "correction": "z"}',
-        '{"rule": "\\ud800"}',
         RULE.strip(),
     ]
     (folders.inbox / "mixed.jsonl").write_text("\n".join(lines), encoding="utf-8")
@@ -197,8 +196,8 @@ def test_good_lines_are_stored_and_bad_ones_told(store: Store, folders: Folders)
         until((folders.inbox / "done" / "mixed.jsonl").exists)
     assert [signal.text for signal in signals(store)] == ["Vigdis.", "Use metric units."]
     told = report(folders.inbox / "done" / "mixed.jsonl")
-    assert told[0] == "mixed.jsonl: 2 stored, 8 refused"
-    assert [line.split(":")[0] for line in told[1:]] == [f"line {number}" for number in range(2, 10)]
+    assert told[0] == "mixed.jsonl: 2 stored, 7 refused"
+    assert [line.split(":")[0] for line in told[1:]] == [f"line {number}" for number in range(2, 9)]
     for line, said in zip(
         told[1:],
         (
@@ -209,7 +208,6 @@ def test_good_lines_are_stored_and_bad_ones_told(store: Store, folders: Folders)
             "Unknown parameter: colour",
             "the same as the original",
             "messages[0].role",
-            "lone surrogate",
         ),
         strict=True,
     ):

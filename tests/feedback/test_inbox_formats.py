@@ -37,6 +37,13 @@ def test_rows_of_the_api_are_taken_as_they_are() -> None:
     ]
 
 
+def test_half_a_character_is_read_as_its_stand_in() -> None:
+    item = {"prompt": "Hi \ud83d", "completion": "\ude42", "correction": "🙂 \ud83d", "\ud83d": 1}
+    (row,) = rows(item)
+    assert (row.messages, row.completion) == ([{"role": "user", "content": "Hi \ufffd"}], "\ufffd")
+    assert row.fields == {"correction": "🙂 \ufffd", "\ufffd": 1}
+
+
 def test_a_row_may_bring_its_own_conversation() -> None:
     row = {"messages": QUESTION, "completion": "Marlowe.", "correction": "Shakespeare."}
     assert rows(row) == [Row({"correction": "Shakespeare."}, QUESTION, "Marlowe.", place="line 1")]

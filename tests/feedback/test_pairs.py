@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from familiar.feedback.pairs import Example, examples
+from familiar.feedback.pairs import Example, Rating, examples, ratings
 from familiar.memory.types import Exchange, Feedback, FeedbackKind, Message
 
 
@@ -71,3 +71,32 @@ def test_a_conversation_with_tools_does_not_train() -> None:
     for messages in ((asked, called), (asked, told)):
         about = Exchange("chatcmpl-t", 1, 1.0, "familiar", messages, "It rains.")
         assert examples([(signal(1, about), about)]) == []
+
+
+def rated(number: int, about: Exchange, rating: int = 1) -> Feedback:
+    return Feedback(f"fb-{number}", 1, float(number), "rating", about.id, rating=rating)
+
+
+def test_the_last_rating_of_a_reply_counts() -> None:
+    one, two = exchange(1), exchange(2)
+    found = ratings([(rated(1, one), one), (rated(2, two), two), (rated(3, one, -1), one)])
+    assert found == [
+        Rating("fb-3", one.messages, "Scott.", desirable=False),
+        Rating("fb-2", two.messages, "Scott.", desirable=True),
+    ]
+
+
+def test_ratings_that_do_not_train() -> None:
+    one, empty = exchange(1), exchange(2, completion=" \n")
+    told = Exchange("chatcmpl-t", 1, 1.0, "familiar", (Message(role="tool", content="Rain."),), "It rains.")
+    untrusted = replace(rated(4, one), trust="untrusted")
+    rows = [(rated(1, empty), empty), (rated(2, told), told), (rated(3, one), None), (untrusted, one)]
+    assert ratings(rows) == []
+
+
+def test_a_correction_says_more_than_a_rating_if_it_is_the_users() -> None:
+    one = exchange(1)
+    for kind in ("correction", "preference"):
+        said = signal(2, one, kind=kind)
+        assert ratings([(rated(1, one, -1), one), (said, one)]) == []
+        assert [each.id for each in ratings([(rated(1, one, -1), one), (replace(said, trust="untrusted"), one)])]

@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from familiar.memory.contradiction import contradicts, lookups, says_the_same
+from familiar.memory.contradiction import contradicted, lookups, says_the_same
 from familiar.memory.store import Store
 from familiar.memory.types import Memory, MemoryKind, Scope
+
+
+def contradicts(newer: Memory, older: Memory) -> bool:
+    return contradicted(newer, (older,)) == [older]
 
 
 def pairs(lines: str) -> list[tuple[str, str]]:

@@ -150,7 +150,7 @@ def test_another_process_sees_a_change_at_once(store: Store, data_dir: Path) -> 
         key = new_key()
         bob = store.users.add("bob", key, 1.0)
         assert service.users.by_key(key, 2.0) == bob.id
-        store.users.remove(bob.id)
+        store.erase(bob.id, keep_user=False)
         assert service.users.by_key(key, 3.0) is None
 
 
@@ -166,12 +166,12 @@ def test_a_removed_user_leaves_no_row_and_no_text(store: Store, data_dir: Path) 
     mine = everything(store, 1)
 
     def holding(text: str) -> set[str]:
-        return {path.name for path in data_dir.iterdir() if text.encode() in path.read_bytes()}
+        return {path.name for path in data_dir.iterdir() if path.is_file() and text.encode() in path.read_bytes()}
 
     with Store.open(data_dir / "familiar.db") as service:  # which keeps the log from going when the store is closed
         assert service.search_memories(bob.id, word)
         assert "familiar.db-wal" in holding(word)
-        assert store.users.remove(bob.id) is True
+        assert store.erase(bob.id, keep_user=False).finished
         assert holding(word) == holding("Bobadil") == set()
         assert "familiar.db" in holding(others)
         assert service.search_memories(1, others)
@@ -198,7 +198,7 @@ def test_a_reader_that_holds_the_log_is_told_of(store: Store, data_dir: Path) ->
     reader = sqlite3.connect(data_dir / "familiar.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM users").fetchall()
-    assert store.users.remove(bob.id) is False
+    assert not store.erase(bob.id, keep_user=False).finished
     reader.close()
     assert [user.name for user in store.users.all()] == ["me"]
 
@@ -208,27 +208,28 @@ def test_an_id_is_never_given_again(store: Store) -> None:
     for _ in range(3):
         user = store.users.add("bob", new_key(), 1.0)
         ids.append(user.id)
-        store.users.remove(user.id)
+        store.erase(user.id, keep_user=False)
     assert ids == [2, 3, 4]
 
 
 def test_the_default_user_cannot_be_removed(store: Store) -> None:
     with pytest.raises(InvalidInput, match='"me" is the default user'):
-        store.users.remove(1)
+        store.erase(1, keep_user=False)
     store.users.refuse_default(store.users.add("bob", new_key(), 1.0).id)
+    assert store.erase(1).finished
     assert [user.name for user in store.users.all()] == ["me", "bob"]
 
 
 def test_nothing_is_kept_of_a_user_who_has_just_been_removed(store: Store) -> None:
     """A reply may still be running when its user goes: logging it must not bring anything back, or break."""
     bob = store.users.add("bob", new_key(), 1.0)
-    store.users.remove(bob.id)
+    store.erase(bob.id, keep_user=False)
     late: list[Callable[[], object]] = [
         lambda: store.add_exchange(Exchange("chatcmpl-late", bob.id, 1.0, "familiar", (), "late")),
         lambda: store.add_feedback(Feedback("fb-late", bob.id, 1.0, "rule", text="late"), []),
         lambda: store.add_run(LearningRun("run-late", bob.id, 1.0, "running", {}, "print")),
         lambda: store.users.add_key(bob.id, new_key(), 1.0, replace=True),
-        lambda: store.users.remove(bob.id),
+        lambda: store.erase(bob.id, keep_user=False),
         lambda: store.users.get(bob.id),
     ]
     for write in late:

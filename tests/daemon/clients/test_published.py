@@ -127,9 +127,11 @@ def test_the_replies_of_every_route_are_as_published(published: Published, servi
     ask("POST", "/v1/adapters/rollback", 404)
     _add_version(service)
     assert ask("GET", "/v1/adapters", 200)["current"] == 1
+    ask("POST", "/v1/adapters/rollback", 400, json={"to": "base"})
     assert ask("POST", "/v1/adapters/rollback", 200)["from"] == 1
     # data
     export = ask("GET", "/v1/data/export", 200)
+    ask("GET", "/v1/data/export", 400, params={"user": "bob"})
     assert ask("POST", "/v1/data/import", 200, content=export.encode())["added"] == {}
     ask("POST", "/v1/data/import", 400, content=b"{}")
     _ask_of_files_and_jobs(ask, service)
@@ -189,6 +191,7 @@ def _ask_of_learning(ask: Published) -> None:
     route = "/v1/learning"
     for deed in ("pause", "resume", "stop"):
         ask("POST", f"{route}/{deed}", 404)
+        ask("POST", f"{route}/{deed}", 400, json={"now": True})
     for number in range(4):
         said = [{"role": "user", "content": f"How do I cook {number} eggs?"}]
         id = ask("POST", "/v1/chat/completions", 200, json={**CHAT, "model": "familiar", "messages": said})["id"]
