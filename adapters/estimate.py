@@ -2,7 +2,8 @@
 
 The memory is an upper estimate of the trainer's own: weights dequantised to float32, the model once more as llama.cpp
 maps it, the adapter with its gradient and AdamW's two moments, the activations of one batch kept for the backward pass,
-and its logits. What is left out: what torch sets aside beyond that, and graphics memory. The time is a rough one: the
+its logits, and what the frozen layers computed, which is kept. What is left out: llama.cpp's caches, which take their
+share of what is free at the time; what torch sets aside beyond that; graphics memory. The time is a rough one: the
 arithmetic of imitation's steps, at a rate that ordinary processors reach.
 """
 
@@ -19,6 +20,8 @@ FLOPS_PER_CORE = 1.5e10
 """Multiplications and additions in float32 that one processor core does in a second, in matrices of middling size."""
 ANCHOR_TOKENS = 60
 """Tokens of a neutral row that training holds in place."""
+KEPT_BYTES = 1 << 30
+"""Most memory for what the frozen layers computed; beyond it, the rows longest unused are computed again."""
 START_S = 15.0
 """Importing torch and loading the model."""
 
@@ -50,7 +53,10 @@ def estimate(header: Header, recipe: Recipe, row_tokens: Sequence[int], *, cores
     weights = sum(prod(tensor.shape) for tensor in header.tensors.values())
     longest = max(row_tokens, default=0)
     batch_tokens = max(longest, min(recipe.batch_size * longest, recipe.pass_tokens))
-    trained = 1 - recipe.frozen_share
+    name = header.architecture
+    blocks, width = (int(header.number(f"{name}.{each}")) for each in ("block_count", "embedding_length"))
+    frozen = recipe.frozen_layers(blocks)
+    trained = 1 - frozen / blocks
     epoch_tokens = sum(sorted(row_tokens, reverse=True)[: recipe.epoch_rows])
     steps = ceil(min(len(row_tokens), recipe.epoch_rows) / recipe.batch_size)
     held_tokens = steps * recipe.anchor_batch * ANCHOR_TOKENS
@@ -61,6 +67,7 @@ def estimate(header: Header, recipe: Recipe, row_tokens: Sequence[int], *, cores
         _adapter_weights(header, recipe) * trained * _OPTIMISED,
         batch_tokens * _activations(header, longest) * trained * _FLOAT,
         batch_tokens * _vocabulary(header) * _LOGIT_COPIES * _FLOAT,
+        min(KEPT_BYTES, sum(row_tokens) * width * _FLOAT) if frozen else 0,
     )
     flops = 2 * weights * (sum(row_tokens) + (epoch_tokens + held_tokens) * recipe.epochs * _PASSES * trained)
     return Estimate(int(sum(parts)), START_S + flops / (FLOPS_PER_CORE * max(1, cores)))

@@ -1,8 +1,7 @@
 """The optional part of the installation that learning needs, checked before it is imported.
 
-Modules of this package that import torch at their top (``losses``, ``forward``, ``lora``, ``checkpoints``,
-``objective``, ``train``, ``parity``) are for the learner process alone, which calls ``require_learn`` before it imports
-them.
+Modules of this package that import torch at their top are for the learner process alone, which calls ``require_learn``
+before it imports them.
 """
 
 from importlib.util import find_spec

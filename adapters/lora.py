@@ -21,7 +21,7 @@ CONFIG = "adapter_config.json"
 
 def first_layer(base: PreTrainedModel, recipe: Recipe) -> int:
     """Return the lowest layer that the recipe's adapter is on; those below it stay as they are."""
-    return int(recipe.frozen_share * int(base.config.num_hidden_layers))
+    return recipe.frozen_layers(int(base.config.num_hidden_layers))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 bfloat16 halves the weights' memory and has 8 bits of mantissa; only the frozen weights and what flows through them are
 in it, while the adapter, its optimiser, log-probabilities and losses stay in float32. Whether it is faster is measured,
-since processors without instructions for it emulate it; whether it is close enough is too (``parity.mean_gap``).
+since processors without instructions for it emulate it; whether it is close enough is too (``parity.gaps``).
 """
 
 import time

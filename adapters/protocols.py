@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from familiar.memory.errors import InvalidInput
 from familiar.memory.types import Message
 
 
@@ -25,8 +26,11 @@ class Scorer(Protocol):
         """Return the log-probability of each completion token, the end-of-turn token included."""
         ...
 
-    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str) -> float:
-        """Return the mean over completion tokens of KL(adapter || base), in nats."""
+    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str, rewritten: str) -> float:
+        """Return the mean over completion tokens of KL(adapter || base), in nats.
+
+        The adapter is judged on the ``rewritten`` completion, by the tokens that the two have in common.
+        """
         ...
 
     def text_logps(self, adapter: Path | None, text: str) -> list[float]:
@@ -88,6 +92,30 @@ class TopLogps:
     picked_T: NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """How replies are drawn: ``group`` of each prompt, of at most ``max_tokens`` tokens; equal seeds draw alike.
+
+    ``temperature`` divides the logits. There is no top-p and the like: a policy gradient needs the distribution as the
+    policy has it. Raises InvalidInput for a value out of range.
+    """
+
+    group: int
+    max_tokens: int
+    temperature: float = 1.0
+    seed: int
+
+    def __post_init__(self) -> None:
+        for name, least in (("group", 1), ("max_tokens", 1), ("temperature", 0), ("seed", 0)):
+            if not getattr(self, name) >= least:
+                raise InvalidInput(f"{name} must be at least {least} but is {getattr(self, name)}.", name)
+
+
+def greedy(max_tokens: int) -> Draw:
+    """One reply to each prompt, of the likeliest tokens, so that no seed matters."""
+    return Draw(group=1, max_tokens=max_tokens, temperature=0.0, seed=0)
+
+
 class Sampler(Protocol):
     """The served model, able to draw replies. ``adapter`` is a GGUF LoRA file, or None for the base."""
 
@@ -95,26 +123,25 @@ class Sampler(Protocol):
         self,
         adapter: Path | None,
         prompts: Sequence[Sequence[Message]],
-        *,
-        group: int,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int,
+        how: Draw,
         progress: ProgressCallback = silent,
     ) -> list[list[Completion]]:
-        """Return ``group`` completions of each prompt, at most ``max_tokens`` tokens each; equal seeds draw alike."""
+        """Return the completions of each prompt."""
         ...
 
 
 class Teacher(Protocol):
-    """The served model, able to say what it would have said at each token of another's completion.
+    """The served model, able to say what it would have said at each token of others' completions.
 
     ``adapter`` is as ``Sampler`` has it. A memory in the prompt is a message that contains it.
     """
 
     def top_logps(
-        self, adapter: Path | None, messages: Sequence[Message], completion_ids: Sequence[int], k: int
-    ) -> TopLogps:
-        """Return the ``k`` likeliest tokens at each token of ``completion_ids`` after ``messages``."""
+        self,
+        adapter: Path | None,
+        rows: Sequence[tuple[Sequence[Message], Sequence[int]]],
+        k: int,
+        progress: ProgressCallback = silent,
+    ) -> list[TopLogps]:
+        """Return, for each (messages, completion ids), the ``k`` likeliest tokens at each token of the completion."""
         ...

@@ -18,15 +18,13 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from familiar.adapters.estimate import KEPT_BYTES
 from familiar.adapters.losses import token_logps
 from familiar.adapters.rows import Tree
 
 _ATTENTION = "familiar_trees"
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Models whose layers are a residual stream under one rotary embedding; others are read row by row."""
-
-CACHE_BYTES = 1 << 30
-"""Most memory for what the frozen layers computed; beyond it, the trees longest unused are computed again."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,10 @@ def pack(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Packed:
     )
 
 
-class _Cache:
+class Kept:
     """What the frozen layers computed for trees, the longest unused dropped first beyond ``most_bytes``."""
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int = KEPT_BYTES) -> None:
         self._parts: OrderedDict[Tree, Tensor] = OrderedDict()
         self._most_bytes = most_bytes
         self._bytes = 0
@@ -97,18 +95,21 @@ class _Cache:
 
 
 class TreeModel:
-    """A causal language model, with an adapter on it or without, that gives the logits of trees' completions."""
+    """A causal language model, with an adapter on it or without, that gives the logits of trees' completions.
 
-    def __init__(
-        self, model: PreTrainedModel | PeftModel, first_layer: int = 0, *, cache: _Cache | None = None
-    ) -> None:
+    Below ``first_layer`` it has no adapter, and what was ``kept`` is of this base model and this ``first_layer``.
+    ``trunk``, ``upper`` and ``head`` are the parts of ``logits``, where ``reads_trees`` says that there are such.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, first_layer: int = 0, *, kept: Kept | None = None) -> None:
         self._model = model
         self._causal: Any = model.get_base_model() if isinstance(model, PeftModel) else model
         config = self._causal.config
+        # Mistral's own window is not looked at: llama.cpp serves these files without one
         slides = "sliding_attention" in (getattr(config, "layer_types", None) or ())
         self.reads_trees = config.model_type in _FAMILIES and not slides
         self._first_layer = first_layer
-        self._cache = cache or _Cache(CACHE_BYTES)
+        self._kept = kept or Kept()
 
     @property
     def device(self) -> torch.device:
@@ -121,10 +122,7 @@ class TreeModel:
         if not self.reads_trees:
             return self._row_by_row(trees)
         packed = pack(trees, self.device)
-        hidden_TD = self._trunk(trees, packed)
-        with _tree_attention(self._causal):
-            hidden_TD = self._layers(hidden_TD, packed, self._first_layer, None)
-        return self._head(hidden_TD[packed.rows_N])
+        return self.head(self.upper(self.trunk(trees, packed), packed)[packed.rows_N])
 
     def logps(self, trees: Sequence[Tree]) -> Tensor:
         """Return the log-probability (N,) of every completion token in turn."""
@@ -133,7 +131,7 @@ class TreeModel:
 
     def adapted(self, model: PeftModel) -> "TreeModel":
         """The same with an adapter on it, which shares what the frozen layers computed so far."""
-        return TreeModel(model, self._first_layer, cache=self._cache)
+        return TreeModel(model, self._first_layer, kept=self._kept)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -141,37 +139,43 @@ class TreeModel:
         with self._model.disable_adapter() if isinstance(self._model, PeftModel) else nullcontext():
             yield
 
-    def _trunk(self, trees: Sequence[Tree], packed: Packed) -> Tensor:
-        """What the layers below the first with an adapter compute, (T, D); kept between calls."""
+    def trunk(self, trees: Sequence[Tree], packed: Packed) -> Tensor:
+        """Return what the layers below the first with an adapter compute, (T, D); kept between calls."""
         if not self._first_layer:
             embedded_TD: Tensor = self._causal.model.embed_tokens(packed.ids_T)
             return embedded_TD
-        found = {tree: part_TD for tree in trees if (part_TD := self._cache.get(tree)) is not None}
+        found = {tree: part_TD for tree in trees if (part_TD := self._kept.get(tree)) is not None}
         missing = list(dict.fromkeys(tree for tree in trees if tree not in found))
         if missing:
             new = pack(missing, self.device)
-            with torch.no_grad(), _tree_attention(self._causal):
+            with torch.no_grad():
                 hidden_TD = self._layers(self._causal.model.embed_tokens(new.ids_T), new, 0, self._first_layer)
             for tree, part_TD in zip(missing, torch.split(hidden_TD, list(new.sizes)), strict=True):
                 found[tree] = part_TD.clone()
-                self._cache.add(tree, found[tree])
+                self._kept.add(tree, found[tree])
         return torch.cat([found[tree] for tree in trees])
+
+    def upper(self, hidden_TD: Tensor, packed: Packed) -> Tensor:
+        """Return what the other layers compute, (T, D)."""
+        return self._layers(hidden_TD, packed, self._first_layer, None)
 
     def _layers(self, hidden_TD: Tensor, packed: Packed, first: int, end: int | None) -> Tensor:
         inner = self._causal.model
         hidden_1TD, positions_1T = hidden_TD.unsqueeze(0), packed.positions_T.unsqueeze(0)
         rotary = inner.rotary_emb(hidden_1TD, position_ids=positions_1T)
-        for layer in inner.layers[first:end]:
-            hidden_1TD = layer(
-                hidden_1TD,
-                attention_mask=packed.masks,
-                position_embeddings=rotary,
-                position_ids=positions_1T,
-                use_cache=False,
-            )
+        with _tree_attention(self._causal.config):
+            for layer in inner.layers[first:end]:
+                hidden_1TD = layer(
+                    hidden_1TD,
+                    attention_mask=packed.masks,
+                    position_embeddings=rotary,
+                    position_ids=positions_1T,
+                    use_cache=False,
+                )
         return hidden_1TD.squeeze(0)
 
-    def _head(self, hidden_ND: Tensor) -> Tensor:
+    def head(self, hidden_ND: Tensor) -> Tensor:
+        """Return the logits (N, V), in float32 or wider."""
         logits_NV: Tensor = self._causal.lm_head(self._causal.model.norm(hidden_ND))
         return logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
 
@@ -207,18 +211,15 @@ def completion_logps(model: TreeModel, trees: Sequence[Tree], most_inputs: int) 
         yield from (piece.tolist() for piece in torch.split(logps_N, sizes))
 
 
-class _tree_attention:
-    """For as long as the block lasts, a model's layers attend within trees."""
-
-    def __init__(self, causal: Any) -> None:
-        self._config = causal.config
-
-    def __enter__(self) -> None:
-        self._before = self._config._attn_implementation
-        self._config._attn_implementation = _ATTENTION
-
-    def __exit__(self, *_: object) -> None:
-        self._config._attn_implementation = self._before
+@contextmanager
+def _tree_attention(config: Any) -> Iterator[None]:
+    """For as long as the block lasts, the layers of a model with this configuration attend within trees."""
+    before = config._attn_implementation
+    config._attn_implementation = _ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
 def _attend(

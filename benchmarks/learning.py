@@ -28,6 +28,7 @@ from learning_data import BUILTIN, PREFERENCES
 from learning_job import Job, Plan
 from learning_ours import ALL_ON, TRAINER
 from learning_ours import VARIANTS as TECHNIQUES
+from learning_trl import UPPER_LAYERS
 from learning_trl import VARIANTS as TRL_VARIANTS
 
 from familiar.daemon.cpu_features import compiled_features, kills_quantised, missing_features, processor_flags
@@ -156,7 +157,7 @@ def techniques(bench: Bench, *, small: bool) -> None:
 def grpo(bench: Bench, *, small: bool) -> None:
     """The GRPO run, rollouts included."""
     lines: list[Line] = [(FAMILIAR, "familiar.grpo", TRAINER)]
-    lines += [(name, "trl.grpo", name) for name in (TRL, "trl_checkpointed", "trl_upper_half")]
+    lines += [(name, "trl.grpo", name) for name in (TRL, "trl_checkpointed", UPPER_LAYERS)]
     found = bench.compare("grpo", lines, "grpo" if small else None)
     bench.ratios("grpo", found)
     table(f"{bench.label}: GRPO", found, FAMILIAR)

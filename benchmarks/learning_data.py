@@ -15,6 +15,7 @@ from pathlib import Path
 from common import ROOT
 
 from familiar.adapters.probes import load_probes
+from familiar.adapters.protocols import greedy
 from familiar.daemon.demo_prompts import CORRECTED, PROBES
 from familiar.daemon.oracle import Oracle
 from familiar.memory.types import Message
@@ -136,7 +137,7 @@ def _facts(system: str) -> list[str]:
 
 def _replies(oracle: Oracle, conversations: Sequence[Sequence[Message]]) -> list[str]:
     """The greedy reply to each, empty where it did not end by itself."""
-    sampled = oracle.sample(None, conversations, group=1, max_tokens=REPLY_TOKENS, temperature=0.0, seed=0)
+    sampled = oracle.sample(None, conversations, greedy(REPLY_TOKENS))
     return [reply.text.strip() if reply.finish_reason == "stop" else "" for (reply,) in sampled]
 
 

@@ -36,7 +36,7 @@ class Techniques:
     references_kept: bool = True
     prompt_once: bool = True
     logits_where_needed: bool = True
-    upper_half_only: bool = True
+    upper_layers_only: bool = True
     frozen_layers_kept: bool = True
     no_padding: bool = True
     bfloat16: bool = False
@@ -48,7 +48,7 @@ VARIANTS: dict[str, Techniques] = {
     "no_references_kept": Techniques(references_kept=False),
     "no_prompt_once": Techniques(prompt_once=False),
     "no_logits_where_needed": Techniques(logits_where_needed=False),
-    "no_upper_half_only": Techniques(upper_half_only=False),
+    "no_upper_layers_only": Techniques(upper_layers_only=False),
     "no_frozen_layers_kept": Techniques(frozen_layers_kept=False),
     "padded": Techniques(no_padding=False),
     "bfloat16": Techniques(bfloat16=True),
@@ -56,12 +56,12 @@ VARIANTS: dict[str, Techniques] = {
 }
 
 
-def recipe(plan: Plan, *, upper_half_only: bool = True) -> Recipe:
+def recipe(plan: Plan, *, upper_layers_only: bool = True) -> Recipe:
     """DPO and nothing else, so that both sides minimise the same."""
     return Recipe(
         rank=plan.rank,
         alpha=plan.alpha,
-        frozen_share=Recipe().frozen_share if upper_half_only else 0.0,
+        frozen_share=Recipe().frozen_share if upper_layers_only else 0.0,
         learning_rate=plan.learning_rate,
         epochs=plan.epochs,
         patience=0,
@@ -115,7 +115,7 @@ def dpo(job: Job) -> dict[str, Any]:
     with meter.phase("load"):
         base = base_model.load(job.model, dtype="bfloat16" if techniques.bfloat16 else "float32")
     meter.loaded()
-    wanted = recipe(job.plan, upper_half_only=techniques.upper_half_only)
+    wanted = recipe(job.plan, upper_layers_only=techniques.upper_layers_only)
     with meter.phase("train"):
         if job.variant == TRAINER:
             train.train(base, rows, held_out, wanted, folder=job.folder, reference_logps={})

@@ -129,15 +129,15 @@ def _figures(
 def _rewards(job: Job) -> dict[str, Any]:
     """The mean reward of sampled replies to the prompts that were learnt on and to others, by llama.cpp."""
     from familiar.adapters import gguf_lora
+    from familiar.adapters.protocols import Draw
     from familiar.daemon.oracle import Oracle
 
     given, found = Data.load(job.data), {}
+    how = Draw(group=JUDGED_GROUP, max_tokens=job.plan.max_tokens, seed=job.plan.seed)
     with Oracle.open(job.model, threads=job.plan.threads) as oracle:
 
         def mean(adapter: Path | None, prompts: Sequence[Messages]) -> float:
-            replies = oracle.sample(
-                adapter, prompts, group=JUDGED_GROUP, max_tokens=job.plan.max_tokens, seed=job.plan.seed
-            )
+            replies = oracle.sample(adapter, prompts, how)
             return fmean(brevity(reply.text) for group in replies for reply in group)
 
         for number, (name, folder) in enumerate([("base", None), *job.adapters.items()]):

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from familiar.adapters import trees as trees_module
 from familiar.adapters.objective import Figures, Imitation, add_references
 from familiar.adapters.protocols import silent
 from familiar.adapters.rows import Encoded, Tree
 from familiar.adapters.session import Session
-from familiar.adapters.trees import CACHE_BYTES, Packed, TreeModel, pack
+from familiar.adapters.trees import Kept, Packed, TreeModel, pack
 
 if TYPE_CHECKING:
     from learning_ours import Techniques
@@ -23,8 +22,7 @@ class Switched(TreeModel):
     """A ``TreeModel`` with these techniques."""
 
     def __init__(self, model: "PeftModel", first_layer: int, techniques: "Techniques") -> None:
-        kept = trees_module._Cache(CACHE_BYTES if techniques.frozen_layers_kept else 0)
-        super().__init__(model, first_layer, cache=kept)
+        super().__init__(model, first_layer, kept=Kept() if techniques.frozen_layers_kept else Kept(0))
         self._techniques = techniques
 
     def logits(self, trees: Sequence[Tree]) -> Tensor:
@@ -34,14 +32,13 @@ class Switched(TreeModel):
         if not self._techniques.prompt_once:
             trees = [Tree(tree.prompt_ids, (ids,)) for tree in trees for ids in tree.completions]
         packed = pack(trees, self.device)
-        hidden_TD = self._trunk(trees, packed)
+        hidden_TD = self.trunk(trees, packed)
         if not self._techniques.no_padding:
             packed, hidden_TD = padded(packed, hidden_TD)
-        with trees_module._tree_attention(self._causal):
-            hidden_TD = self._layers(hidden_TD, packed, self._first_layer, None)
+        hidden_TD = self.upper(hidden_TD, packed)
         if self._techniques.logits_where_needed:
-            return self._head(hidden_TD[packed.rows_N])
-        return self._head(hidden_TD)[packed.rows_N]
+            return self.head(hidden_TD[packed.rows_N])
+        return self.head(hidden_TD)[packed.rows_N]
 
 
 def padded(packed: Packed, hidden_TD: Tensor) -> tuple[Packed, Tensor]:

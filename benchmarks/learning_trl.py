@@ -20,9 +20,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "trl_precomputed": {"precompute_ref_log_probs": True},
     "trl_checkpointed": {"gradient_checkpointing": True},
     "trl_bfloat16": {"bf16": True},
-    "trl_upper_half": {},
+    "trl_upper_layers": {},
 }
-UPPER_HALF = "trl_upper_half"
+UPPER_LAYERS = "trl_upper_layers"
 
 
 def untyped(name: str) -> Any:
@@ -47,10 +47,10 @@ def lora_config(job: Job, base: Any) -> Any:
     """The same adapter as Familiar's, on every layer unless the variant says otherwise."""
     from peft import LoraConfig
 
-    from familiar.adapters.recipe import PROJECTIONS
+    from familiar.adapters.recipe import PROJECTIONS, Recipe
 
     count = int(base.config.num_hidden_layers)
-    layers = list(range(count // 2, count)) if job.variant == UPPER_HALF else None
+    layers = list(range(Recipe().frozen_layers(count), count)) if job.variant == UPPER_LAYERS else None
     return LoraConfig(
         r=job.plan.rank,
         lora_alpha=job.plan.alpha,

@@ -19,7 +19,7 @@ from personal_users import Wish, corrected
 from familiar.adapters import checkpoints, gguf_lora, registry
 from familiar.adapters.gate import Budgets
 from familiar.adapters.probes import Question, load_probes
-from familiar.adapters.protocols import Completion, ProgressCallback, silent
+from familiar.adapters.protocols import Completion, Draw, ProgressCallback, greedy, silent
 from familiar.daemon import learner_steps, settings
 from familiar.daemon.learner_steps import Models, Phases, Plan
 from familiar.daemon.oracle import Oracle
@@ -87,45 +87,23 @@ class Remembering(Oracle):
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, threads: int = 0) -> Iterator["Remembering"]:
+    def open(cls, path: Path, *, threads: int = 0, flash: str = "auto") -> Iterator["Remembering"]:
         """As ``Oracle`` has it."""
         with (
-            RememberingScorer.open(path, threads=threads) as scorer,
-            LlamaSampler(scorer.model, threads=threads) as sampler,
+            RememberingScorer.open(path, threads=threads, flash=flash) as scorer,
+            LlamaSampler(scorer.model, threads=threads, flash=flash) as sampler,
         ):
             yield cls(scorer, sampler)
 
     def sample(
-        self,
-        adapter: Path | None,
-        prompts: Sequence[Sequence[Message]],
-        *,
-        group: int,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int,
-        progress: ProgressCallback = silent,
+        self, adapter: Path | None, prompts: Sequence[Sequence[Message]], how: Draw, progress: ProgressCallback = silent
     ) -> list[list[Completion]]:
         """As ``Sampler`` has it."""
-
-        def draw(these: Sequence[Sequence[Message]]) -> list[list[Completion]]:
-            return super(Remembering, self).sample(
-                adapter,
-                these,
-                group=group,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
-                progress=progress,
-            )
-
-        if adapter is not None or temperature or group != 1:
-            return draw(prompts)
-        keys = [repr((list(messages), max_tokens)) for messages in prompts]
+        if adapter is not None or how != greedy(how.max_tokens):
+            return super().sample(adapter, prompts, how, progress)
+        keys = [repr((list(messages), how)) for messages in prompts]
         new = {key: messages for key, messages in zip(keys, prompts, strict=True) if key not in self._known}
-        self._known.update(zip(new, draw(list(new.values())), strict=True))
+        self._known.update(zip(new, super().sample(None, list(new.values()), how, progress), strict=True))
         return [self._known[key] for key in keys]
 
 
@@ -188,7 +166,7 @@ class Product:
     def replies(self, arm: Arm, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Completion]:
         """Greedy replies, as they would be served now."""
         with_memory = arm in ("memory", "both")
-        shown = [self._recall(messages) if with_memory else NOTHING for messages in prompts]
+        shown = [self._recall(messages, arm) if with_memory else NOTHING for messages in prompts]
         adapter = self.adapter if arm in ("adapter", "both") else None
         return self._drawn(adapter, prompts, shown, max_tokens)
 
@@ -204,7 +182,7 @@ class Product:
     def interact(self, person: Person, prompt: str, arm: Arm = "both") -> None:
         """One interaction: the reply of the product as it is, logged, and what the person says of it."""
         (messages,) = asked([prompt])
-        recalled = self._recall(messages) if arm in ("memory", "both") else NOTHING
+        recalled = self._recall(messages, arm) if arm in ("memory", "both") else NOTHING
         adapter = self.adapter if arm in ("adapter", "both") else None
         (reply,) = self._drawn(adapter, [messages], [recalled], MAX_TOKENS)
         self.exchanges += 1
@@ -280,20 +258,25 @@ class Product:
     def kl(self, adapter: Path) -> float:
         """Nats per token that neutral replies are from the base model's, as the gate measures it."""
         rows, scorer = load_probes().neutral, self.models.oracle.scorer
-        return sum(scorer.token_kl(adapter, row.messages, row.reply) for row in rows) / len(rows)
+        return sum(scorer.token_kl(adapter, row.messages, row.reply, row.reply) for row in rows) / len(rows)
 
     def _drawn(
         self, adapter: Path | None, prompts: Sequence[Sequence[Message]], shown: Sequence[Recalled], max_tokens: int
     ) -> list[Completion]:
         """Greedy replies under an adapter, with these memories in the prompts."""
         told = [with_memories(messages, each.memories) for messages, each in zip(prompts, shown, strict=True)]
-        oracle = self.models.oracle
-        drawn = oracle.sample(adapter, told, group=1, max_tokens=max_tokens, temperature=0.0, seed=0)
+        drawn = self.models.oracle.sample(adapter, told, greedy(max_tokens))
         return [reply for (reply,) in drawn]
 
-    def _recall(self, messages: Sequence[Message]) -> Recalled:
-        budget = self.settings.memory_budget_tokens
-        return self.recaller.recall(self.user, messages, budget_tokens=budget, count_tokens=self._line_tokens)
+    def _recall(self, messages: Sequence[Message], arm: Arm) -> Recalled:
+        served = self.version if arm == "both" else None
+        return self.recaller.recall(
+            self.user,
+            messages,
+            budget_tokens=self.settings.memory_budget_tokens,
+            count_tokens=self._line_tokens,
+            carried=frozenset() if served is None else self.store.consolidated(self.user, served),
+        )
 
     def _line_tokens(self, memory: Memory) -> int:
         return self._tokens(memory_block((memory,))) - self._tokens(memory_block(()))

@@ -111,6 +111,24 @@ def _prefixes(line: str, between: str = " ") -> Callable[[str], str]:
     return lambda reply: f"{line}{between}{reply}"
 
 
+def _at_end(name: str, says: tuple[str, ...], line: str, instead_of: str, later: Wish | None = None) -> Wish:
+    """A wish for a line behind every reply, where another may stand from before."""
+
+    def rewrite(reply: str) -> str:
+        return _adds(line)(reply.removesuffix(instead_of))
+
+    return Wish(name, says, rewrite, _ends(line), layer=3, grader=ready("ends_with", words=line), later=later)
+
+
+def _at_beginning(name: str, says: tuple[str, ...], line: str, instead_of: str, later: Wish | None = None) -> Wish:
+    """A wish for a line before every reply, where another may stand from before."""
+
+    def rewrite(reply: str) -> str:
+        return _prefixes(line)(reply.removeprefix(instead_of).lstrip())
+
+    return Wish(name, says, rewrite, _begins(line), layer=3, grader=ready("begins_with", words=line), later=later)
+
+
 def _within(before: str, after: str) -> tuple[Callable[[str], str], Callable[[str], bool]]:
     """Rewrite and check a reply that stands between two marks; other marks that it stood between are dropped."""
 
@@ -219,48 +237,40 @@ _BRACKETS = Wish(
 WISHES: Mapping[str, Wish] = {
     each.name: each
     for each in (
-        Wish(
+        _at_end(
             "farewell",
             (
                 f'I would be glad if you parted from me with "{_FAREWELL}" in every answer.',
                 f'Never let me go without "{_FAREWELL}" behind your answer.',
             ),
-            lambda reply: _adds(_FAREWELL)(reply.removesuffix(_LATER_FAREWELL)),
-            _ends(_FAREWELL),
-            layer=3,
-            grader=ready("ends_with", words=_FAREWELL),
-            later=Wish(
+            _FAREWELL,
+            _LATER_FAREWELL,
+            later=_at_end(
                 "farewell-later",
                 (
                     f'I would be glad if you now parted from me with "{_LATER_FAREWELL}" in every answer.',
                     f'Never let me go without "{_LATER_FAREWELL}" behind your answer now.',
                 ),
-                lambda reply: _adds(_LATER_FAREWELL)(reply.removesuffix(_FAREWELL)),
-                _ends(_LATER_FAREWELL),
-                layer=3,
-                grader=ready("ends_with", words=_LATER_FAREWELL),
+                _LATER_FAREWELL,
+                _FAREWELL,
             ),
         ),
-        Wish(
+        _at_beginning(
             "greeting",
             (
                 f'It would be nice if you received me with "{_GREETING}" in every answer.',
                 f'You should never answer me without a "{_GREETING}" up front.',
             ),
-            lambda reply: _prefixes(_GREETING)(reply.removeprefix(_LATER_GREETING).lstrip()),
-            _begins(_GREETING),
-            layer=3,
-            grader=ready("begins_with", words=_GREETING),
-            later=Wish(
+            _GREETING,
+            _LATER_GREETING,
+            later=_at_beginning(
                 "greeting-later",
                 (
                     f'It would be nice if you now received me with "{_LATER_GREETING}" in every answer.',
                     f'You should never answer me without a "{_LATER_GREETING}" up front now.',
                 ),
-                lambda reply: _prefixes(_LATER_GREETING)(reply.removeprefix(_GREETING).lstrip()),
-                _begins(_LATER_GREETING),
-                layer=3,
-                grader=ready("begins_with", words=_LATER_GREETING),
+                _LATER_GREETING,
+                _GREETING,
             ),
         ),
         Wish(

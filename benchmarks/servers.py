@@ -1,7 +1,7 @@
 """The three servers that are compared, each started on the same model with the same sizes and the same libraries.
 
 llama-server keeps its own defaults (flash attention, prompt caches in memory, warm-up) beside the sizes; ``plain``
-gives it what Familiar uses on a CPU: no flash attention, and no cache beyond its slots. llama-cpp-python's server has
+gives it no flash attention and no cache beyond its slots. llama-cpp-python's server has
 one sequence and answers one request at a time; it is told not to break off a reply for the next request, and not to
 compute logits for every prompt token, which it would by default.
 

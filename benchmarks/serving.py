@@ -11,10 +11,12 @@ reply to a cached prompt, less what the server says it computed for). What is le
 """
 
 import argparse
+import json
 import math
 import random
 import sys
 import tempfile
+import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -258,11 +260,19 @@ def run_model(model: Path, label: str, site: Site, args: argparse.Namespace, rep
         report.add(f"{label}.others_repack_weights", site.repack)
         for server in servers:
             report.add(f"{label}.start_s.{server.name}", server.load_s)
+            if server.name == FAMILIAR:
+                report.add(f"{label}.flash_attention.{server.name}", flash_attention(server))
         found = measure_all(servers, plan, end_tokens(model), report, label)
         for server in servers:
             if server.process.poll() is None:
                 report.add(f"{label}.private_memory_mb.{server.name}", server.private_mb())
     judge(found, report, label)
+
+
+def flash_attention(server: Running) -> str:
+    """What Familiar found to be faster on this machine."""
+    with urllib.request.urlopen(f"http://{server.address.host}:{server.address.port}/v1/status") as reply:
+        return str(json.load(reply)["model"]["flash_attention"])
 
 
 def opened(

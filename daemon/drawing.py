@@ -1,8 +1,8 @@
 """Drawing the next token of many sequences at once, with the log-probability of what was drawn: pure numpy functions.
 
 One pass over the logits gives both the token and its log-probability, where llama.cpp's sampler chains would compute
-the same exponentials for each sequence again and keep them to themselves. What is left out: penalties, bias and
-grammars, which ``sampling`` has; a policy is sampled as it is.
+the same exponentials for each sequence again and keep them to themselves. What is left out: truncation,
+penalties, bias and grammars, which ``sampling`` has; a policy is sampled as it is.
 """
 
 import numpy as np
@@ -15,13 +15,12 @@ _BLOCK = 256
 
 
 def draw(
-    logits_BV: NDArray[np.float32], uniforms_B: NDArray[np.float32], *, temperature: float, top_p: float
+    logits_BV: NDArray[np.float32], uniforms_B: NDArray[np.float32], temperature: float
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Return one token per row and the natural log of its probability under the distribution that it was drawn from.
 
-    That is softmax(logits / temperature), cut to the fewest tokens whose probabilities sum to ``top_p`` (Holtzman et
-    al. 2020, eq. 2) and normalised. ``uniforms_B`` in [0, 1) say where in the cumulative distribution to draw, so a
-    row's token depends on its own logits and number only. Temperature 0 takes the likeliest, with log-probability 0.
+    That is softmax(logits / temperature). ``uniforms_B`` in [0, 1) say where in the cumulative distribution to draw, so
+    a row's token depends on its own logits and number only. Temperature 0 takes the likeliest, with log-probability 0.
     """
     if temperature == 0:
         return logits_BV.argmax(axis=1), np.zeros(len(logits_BV))
@@ -29,19 +28,8 @@ def draw(
     shifted_BV = logits_BV - logits_BV.max(axis=1, keepdims=True)
     if temperature != 1:
         shifted_BV /= temperature
-    weights_BV = np.exp(shifted_BV)
-    if top_p < 1:
-        _truncate(weights_BV, top_p)
-    picked_B, total_B = _pick(weights_BV, uniforms_B)
+    picked_B, total_B = _pick(np.exp(shifted_BV), uniforms_B)
     return picked_B, shifted_BV[rows, picked_B] - np.log(total_B)
-
-
-def _truncate(weights_BV: NDArray[np.float32], top_p: float) -> None:
-    """Set to 0, in place, all but the fewest largest weights of each row whose sum reaches ``top_p`` of the row's."""
-    rising_BV = np.sort(weights_BV, axis=1)
-    sums_BV = np.cumsum(rising_BV, axis=1, dtype=np.float64)
-    least_B = (sums_BV > (1 - top_p) * sums_BV[:, -1:]).argmax(axis=1)
-    weights_BV[weights_BV < rising_BV[np.arange(len(rising_BV)), least_B][:, None]] = 0
 
 
 def _pick(

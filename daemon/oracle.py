@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from familiar.adapters.protocols import Completion, ProgressCallback, TopLogps, silent
+from familiar.adapters.protocols import Completion, Draw, ProgressCallback, TopLogps, silent
 from familiar.daemon.rollouts import LlamaSampler
 from familiar.daemon.scorer import LlamaScorer
 from familiar.memory.types import Message
@@ -23,11 +23,11 @@ class Oracle:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, threads: int = 0) -> Iterator["Oracle"]:
+    def open(cls, path: Path, *, threads: int = 0, flash: str = "auto") -> Iterator["Oracle"]:
         """Load the model for as long as the block lasts; raises as ``LlamaScorer.open`` does."""
         with (
-            LlamaScorer.open(path, threads=threads) as scorer,
-            LlamaSampler(scorer.model, threads=threads) as sampler,
+            LlamaScorer.open(path, threads=threads, flash=flash) as scorer,
+            LlamaSampler(scorer.model, threads=threads, flash=flash) as sampler,
         ):
             yield cls(scorer, sampler)
 
@@ -36,34 +36,20 @@ class Oracle:
         return self.scorer.encode(messages, completion)
 
     def sample(
-        self,
-        adapter: Path | None,
-        prompts: Sequence[Sequence[Message]],
-        *,
-        group: int,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int,
-        progress: ProgressCallback = silent,
+        self, adapter: Path | None, prompts: Sequence[Sequence[Message]], how: Draw, progress: ProgressCallback = silent
     ) -> list[list[Completion]]:
         """As ``Sampler`` has it."""
-        return self._sampler.sample(
-            adapter,
-            prompts,
-            group=group,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            progress=progress,
-        )
+        return self._sampler.sample(adapter, prompts, how, progress)
 
     def top_logps(
-        self, adapter: Path | None, messages: Sequence[Message], completion_ids: Sequence[int], k: int
-    ) -> TopLogps:
+        self,
+        adapter: Path | None,
+        rows: Sequence[tuple[Sequence[Message], Sequence[int]]],
+        k: int,
+        progress: ProgressCallback = silent,
+    ) -> list[TopLogps]:
         """As ``Teacher`` has it."""
-        return self._sampler.top_logps(adapter, messages, completion_ids, k)
+        return self._sampler.top_logps(adapter, rows, k, progress)
 
     def answer(self, messages: Sequence[Message], sampling: Mapping[str, Any], /) -> str:
         """What the base model says, greedily, to a grader's messages."""

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familiar.adapters.gguf_lora import check_lora
-from familiar.adapters.protocols import Completion, Progress, ProgressCallback, TopLogps, silent
+from familiar.adapters.protocols import Completion, Draw, Progress, ProgressCallback, TopLogps, silent
 from familiar.daemon.adapter_cache import AdapterKey
-from familiar.daemon.drawing import draw, log_softmax, top
-from familiar.daemon.engine_options import CONTEXT_STEP_TOKENS, kv_bytes_per_token
+from familiar.daemon.drawing import draw, top
+from familiar.daemon.engine_options import CONTEXT_STEP_TOKENS, EngineOptions, kv_bytes_per_token
 from familiar.daemon.free_memory import free_memory
 from familiar.daemon.llama import BATCH_TOKENS, Adapter, Batch, Context, Model
 from familiar.daemon.model_loading import flash_attention, read_metadata
-from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, MOST_LOGITS, damaged, pieces
+from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, MOST_LOGITS, damaged, pieces, reply_log_probs
 from familiar.daemon.slots import common_prefix
 from familiar.daemon.template import ChatTemplate, encode_prompt
 from familiar.daemon.text_stream import TextStream
@@ -46,12 +46,16 @@ class LlamaSampler:
     the adapter that was used last, and goes by the file's content: one written anew at the same path is loaded anew.
     """
 
-    def __init__(self, model: Model, *, threads: int = 0, slots: int = MOST_SLOTS) -> None:
-        """``threads`` 0 is as many as there are physical cores, ``slots`` the most sequences in flight."""
+    def __init__(self, model: Model, *, threads: int = 0, slots: int = MOST_SLOTS, flash: str = "auto") -> None:
+        """``threads`` 0 is as many as there are physical cores, ``slots`` the most sequences in flight.
+
+        ``flash`` is the service's ``flash_attention``.
+        """
         vocab = model.vocab
         self._model = model
         self._vocab = vocab
         self._threads = threads
+        self._attention = flash_attention(model, EngineOptions(flash_attention=flash))
         self._most_slots = slots
         self._limit = min(model.trained_context_tokens, MOST_CONTEXT_TOKENS)
         self._template = ChatTemplate(model.chat_template(), bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
@@ -77,31 +81,25 @@ class LlamaSampler:
         self,
         adapter: Path | None,
         prompts: Sequence[Sequence[Message]],
-        *,
-        group: int,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
-        seed: int,
+        how: Draw,
         progress: ProgressCallback = silent,
     ) -> list[list[Completion]]:
-        """Return ``group`` completions of each prompt. A completion depends on the seed, its prompt's place in
-        ``prompts`` and its place in the group, not on what else is sampled, up to the rounding of batched products.
+        """Return the completions of each prompt. A completion depends on the seed, its prompt's place in ``prompts``
+        and its place in the group, not on what else is sampled, up to the rounding of batched products.
 
         ``progress`` hears of it as replies end, and often enough to stop the run by raising. Raises InvalidInput for a
-        prompt that leaves no room to reply and for a parameter out of range, BadFile for an adapter that cannot be used
-        or computes no numbers.
+        prompt that leaves no room to reply, BadFile for an adapter that cannot be used or computes no numbers.
         """
-        _check(group=group, max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed)
         encoded = [self._encode(messages, 1) for messages in prompts]
         if not encoded:
             return []
-        context = self._prepare(adapter, min(self._limit, max(map(len, encoded)) + max_tokens), len(encoded) * group)
+        longest = min(self._limit, max(map(len, encoded)) + how.max_tokens)
+        context = self._prepare(adapter, longest, len(encoded) * how.group)
         run = _Run(context, self._batch, self._slots, adapter)
         waiting = deque(
-            _Reply(index, member, encoded[index], min(max_tokens, self._limit - len(encoded[index])))
+            _Reply(index, member, encoded[index], min(how.max_tokens, self._limit - len(encoded[index])))
             for index in sorted(range(len(encoded)), key=encoded.__getitem__)  # so that those that begin alike are near
-            for member in range(group)
+            for member in range(how.group)
         )
         total, done, told = len(waiting), 0, time.monotonic()
         replies: dict[tuple[int, int], Completion] = {}
@@ -109,13 +107,13 @@ class LlamaSampler:
             if waiting and None in run.places:
                 fresh = [waiting.popleft() for _ in range(min(len(waiting), run.places.count(None)))]
                 for reply in fresh:
-                    reply.uniforms = _uniforms(seed, reply)
+                    reply.uniforms = _uniforms(how.seed, reply)
                 going, logits_BV = fresh, np.stack([run.start(reply) for reply in fresh])
             else:
                 going = run.replies
                 logits_BV = run.step()
             uniforms_B = np.array([reply.uniforms[len(reply.ids)] for reply in going])
-            picked_B, logps_B = draw(logits_BV, uniforms_B, temperature=temperature, top_p=top_p)
+            picked_B, logps_B = draw(logits_BV, uniforms_B, how.temperature)
             for reply, token, logp in zip(going, picked_B.tolist(), logps_B.tolist(), strict=True):
                 reply.ids.append(token)
                 reply.logps.append(logp)
@@ -128,22 +126,18 @@ class LlamaSampler:
                 progress(Progress("rollouts", done, total))
             if not waiting:
                 run.close_ranks()
-        return [[replies[index, member] for member in range(group)] for index in range(len(encoded))]
+        return [[replies[index, member] for member in range(how.group)] for index in range(len(encoded))]
 
     def top_logps(
-        self, adapter: Path | None, messages: Sequence[Message], completion_ids: Sequence[int], k: int
-    ) -> TopLogps:
-        """Return the ``k`` likeliest tokens at each token of ``completion_ids`` after ``messages``; see the next."""
-        return self.top_logps_many(adapter, [(messages, completion_ids)], k)[0]
-
-    def top_logps_many(
         self,
         adapter: Path | None,
         rows: Sequence[tuple[Sequence[Message], Sequence[int]]],
         k: int,
         progress: ProgressCallback = silent,
     ) -> list[TopLogps]:
-        """Return ``top_logps`` of each (messages, completion ids); what several begin with is evaluated once.
+        """Return the ``k`` likeliest tokens at each token of each completion, given as (messages, completion ids).
+
+        What several begin with is evaluated once. ``progress`` hears of each row and may stop the run by raising.
 
         Raises InvalidInput for a row longer than the context and for a ``k`` that the vocabulary has not, BadFile as
         ``sample`` does.
@@ -158,22 +152,14 @@ class LlamaSampler:
         held: list[int] = []
         for index in sorted(range(len(texts)), key=texts.__getitem__):
             prompt, reply = texts[index]
-            ids = [*prompt, *reply][:-1]
-            first = len(prompt) - 1  # the prompt's last position is the one that predicts the reply's first token
-            kept = context.keep(0, min(common_prefix(held, ids), first))
+            ids = [*prompt, *reply]
+            kept = context.keep(0, min(common_prefix(held, ids), len(prompt) - 1))
             parts = [top(np.empty((0, self._vocab.size), np.float32), np.empty(0, np.int32), k)]
-            for start, end in [*pieces(kept, first, BATCH_TOKENS), *pieces(first, len(ids), self._piece)]:
-                outputs = end - start if start >= first else 0
-                self._batch.clear()
-                self._batch.add(0, start, ids[start:end], outputs=outputs)
-                context.decode(self._batch)
-                if outputs:
-                    logits_TV = context.outputs(outputs)
-                    if np.isnan(logits_TV[:, 0]).any():
-                        damaged(context, adapter)
-                    picked_T = np.array(reply[start - first : end - first], np.int32)
-                    parts.append(top(log_softmax(logits_TV), picked_T, k))
-            held = ids
+            left = np.array(reply, np.int32)
+            for log_probs_TV in reply_log_probs(context, self._batch, adapter, ids, len(prompt), self._piece, kept):
+                picked_T, left = np.split(left, [len(log_probs_TV)])
+                parts.append(top(log_probs_TV, picked_T, k))
+            held = ids[:-1]
             found[index] = _joined(parts)
             progress(Progress("teacher", len(found), len(texts)))
         return [found[index] for index in range(len(texts))]
@@ -202,7 +188,7 @@ class LlamaSampler:
                 context_tokens=self._context_tokens,
                 slots=self._slots,
                 threads=self._threads,
-                flash_attention=flash_attention(self._model),  # as it is served
+                flash_attention=self._attention,
                 outputs=max(self._slots, self._piece),
             )
         for slot in range(self._slots):
@@ -315,6 +301,7 @@ class _Run:
                 break
             self._context.copy(last, hole)
             self.places[hole], self.places[last] = self.places[last], None
+            self._held[hole] = self._held[last]
 
 
 def _uniforms(seed: int, reply: _Reply) -> NDArray[np.float32]:
@@ -340,13 +327,3 @@ def _joined(parts: Sequence[TopLogps]) -> TopLogps:
 def _slots_that_fit(wanted: int, slot_bytes: float, free_bytes: int) -> int:
     """Return how many slots to have: as many as wanted, fewer where memory is short, and at least one."""
     return max(1, min(wanted, int(free_bytes * KV_SHARE / slot_bytes))) if slot_bytes else wanted
-
-
-def _check(*, group: int, max_tokens: int, temperature: float, top_p: float, seed: int) -> None:
-    for name, value, least in (("group", group, 1), ("max_tokens", max_tokens, 1), ("seed", seed, 0)):
-        if value < least:
-            raise InvalidInput(f"{name} must be at least {least} but is {value}.", name)
-    if not 0 <= temperature <= 100:
-        raise InvalidInput(f"temperature must be from 0 to 100 but is {temperature}.", "temperature")
-    if not 0 < top_p <= 1:
-        raise InvalidInput(f"top_p must be over 0 and at most 1 but is {top_p}.", "top_p")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
 from familiar.adapters import base_model, lora
 from familiar.adapters.recipe import Recipe
@@ -24,25 +24,38 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+TinyModel = Callable[..., PreTrainedModel]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> TinyModel:
+    """``tiny_model(config_class, **more)``: a two-layer model in float64 with random weights, its KV heads shared."""
+
+    def make(kind: type[PreTrainedConfig] = LlamaConfig, **more: object) -> PreTrainedModel:
+        shape: dict[str, object] = {
+            "vocab_size": 64,
+            "hidden_size": 16,
+            "intermediate_size": 24,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "max_position_embeddings": 64,
+            "initializer_range": 0.3,
+            "tie_word_embeddings": True,
+        }
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(kind(**(shape | more))).double().eval()
+        model.requires_grad_(False)
+        return model
+
+    return make
+
+
 @pytest.fixture
-def tiny() -> PreTrainedModel:
+def tiny(tiny_model: TinyModel) -> PreTrainedModel:
     """A two-layer Llama in float64 with random weights, so that equal sums are equal to many digits."""
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-        tie_word_embeddings=True,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = LlamaForCausalLM(config).double().eval()
-    model.requires_grad_(False)
-    return model
+    return tiny_model()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFWriter
 from numpy.typing import NDArray
 from transformers import PreTrainedModel
 
@@ -94,6 +95,27 @@ def test_an_empty_folder_may_be_filled(
 ) -> None:
     (tmp_path / "out").mkdir()
     assert (export(data_dir, version, "peft", tmp_path / "out", model_path) / "adapter_config.json").exists()
+
+
+def test_an_empty_file_may_be_filled(version: AdapterVersion, data_dir: Path, tmp_path: Path, model_path: Path) -> None:
+    (tmp_path / "mine.gguf").touch()
+    assert export(data_dir, version, "gguf", tmp_path / "mine.gguf", model_path).stat().st_size
+
+
+@pytest.mark.parametrize("file_format", ["peft", "gguf"])
+def test_an_adapter_of_another_model_is_refused(
+    file_format: str, version: AdapterVersion, data_dir: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    writer = GGUFWriter(other, "llama")
+    writer.add_tensor("token_embd.weight", np.zeros((8, 4), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BadFile, match=r"no counterpart in other\.gguf"):
+        export(data_dir, version, file_format, tmp_path / "out", other)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_requests_are_refused(version: AdapterVersion, data_dir: Path, tmp_path: Path, model_path: Path) -> None:

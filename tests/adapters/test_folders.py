@@ -18,13 +18,14 @@ def test_a_folder_carries_its_facts_and_hashes(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["target"]
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_nothing(tmp_path: Path, failure: type[BaseException]) -> None:
     def write_half() -> None:
         with new_folder(tmp_path / "target") as folder:
             (folder / "a").write_text("one")
-            raise RuntimeError
+            raise failure
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(failure):
         write_half()
     assert not list(tmp_path.iterdir())
 
@@ -43,9 +44,10 @@ def test_damage_is_named(tmp_path: Path) -> None:
         read_manifest(tmp_path / "target")
 
 
-def test_a_full_disk_is_told_apart(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_apart(tmp_path: Path, number: int) -> None:
     with pytest.raises(NoSpace, match="The disk is full"), new_folder(tmp_path / "target"):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, "No space left on device")
     with pytest.raises(PermissionError), disk_errors(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied")
     assert not list(tmp_path.iterdir())

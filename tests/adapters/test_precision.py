@@ -15,11 +15,11 @@ from familiar.adapters.trees import TreeModel
 TREES = [Tree(tuple(range(5, 25)), (tuple(range(30, 45)), tuple(range(50, 60))))]
 
 
-def clock(float32_s: float, bfloat16_s: float) -> object:
-    """A timer by which the two multiplications, in turn, take so long."""
+def clock(float32_s: float, *bfloat16_s: float) -> object:
+    """A timer by which the two multiplications, in turn, take so long; that in bfloat16 always, or in each trial."""
     times = [0.0]
-    for _ in range(precision._TRIALS):
-        for lasts in (float32_s, bfloat16_s):
+    for trial in range(precision._TRIALS):
+        for lasts in (float32_s, bfloat16_s[trial % len(bfloat16_s)]):
             times += [times[-1], times[-1] + lasts]
     return iter(times[1:]).__next__
 
@@ -29,8 +29,23 @@ def test_it_is_chosen_where_it_is_clearly_faster(bfloat16_s: float, chosen: str)
     assert precision.faster(1024, 64, timer=clock(1.0, bfloat16_s)) == chosen  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("trial", range(precision._TRIALS))
+def test_a_trial_that_was_disturbed_does_not_count(trial: int) -> None:
+    disturbed = [0.1 if number != trial else 50.0 for number in range(precision._TRIALS)]
+    assert precision.faster(1024, 64, timer=clock(1.0, *disturbed)) == "bfloat16"  # type: ignore[arg-type]
+
+
 def test_small_models_stay_in_float32() -> None:
-    assert precision.faster(256, 640, timer=clock(1.0, 0.1)) == "float32"  # type: ignore[arg-type]
+    for width, chosen in ((precision.MIN_WIDTH - 1, "float32"), (precision.MIN_WIDTH, "bfloat16")):
+        assert precision.faster(width, 640, timer=clock(1.0, 0.1)) == chosen  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("able", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_a_graphics_processor_takes_bfloat16_whatever_the_size(
+    monkeypatch: pytest.MonkeyPatch, able: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: able)
+    assert precision.faster(64, 64, on="cuda", timer=clock(1.0, 3.0)) == chosen  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

@@ -106,6 +106,19 @@ def test_damage_is_told(store: Store, data_dir: Path, run: LearningRun, candidat
         registry.verify(data_dir, version)
 
 
+@pytest.mark.parametrize("name", [registry.GGUF, *registry.PEFT_FILES])
+def test_a_folder_that_never_had_a_file_is_refused(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path, name: str
+) -> None:
+    version = promote(store, data_dir, run, candidate)
+    path = data_dir / version.folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"][name]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BadFile, match="not adapter version 1 as it was promoted"):
+        registry.verify(data_dir, version)
+
+
 def test_a_whole_folder_of_another_version_is_refused(
     store: Store, data_dir: Path, run: LearningRun, candidate: Path
 ) -> None:

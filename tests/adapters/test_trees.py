@@ -1,13 +1,17 @@
 """Trees: which tokens carry loss, who sees whom, and that packing and keeping change nothing."""
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
+from transformers import Phi3Config, PreTrainedModel, Qwen3Config
 
 from familiar.adapters import lora
+from familiar.adapters.precision import MAX_MEAN_GAP
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Tree
-from familiar.adapters.trees import TreeModel, completion_logps, pack, passes
+from familiar.adapters.trees import Kept, TreeModel, completion_logps, pack, passes
 from familiar.memory.errors import InvalidInput
 
 END = 1
@@ -59,38 +63,93 @@ def test_a_packed_tree_says_what_each_completion_says_alone(tiny: PreTrainedMode
             assert some == pytest.approx(other, abs=1e-12)
 
 
-def test_a_qwen3_with_grouped_heads_is_read_alike() -> None:
-    config = Qwen3Config(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=64,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        qwen = Qwen3ForCausalLM(config).double().eval()
-    model = TreeModel(qwen, 1)
-    assert model.reads_trees
-    wanted = [logps for tree in TREES for logps in plain_logps(qwen, tree)]
-    for some, other in zip(completion_logps(model, TREES, 100), wanted, strict=True):
+QWEN3 = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+SLIDING = {**QWEN3, "use_sliding_window": True, "sliding_window": 3, "max_window_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "as_trees"),
+    [
+        (Qwen3Config, QWEN3, True),
+        (Qwen3Config, SLIDING, False),  # its upper layer sees only the newest tokens
+        (Phi3Config, {"pad_token_id": 0, "eos_token_id": END}, False),  # its layers are made in another way
+    ],
+)
+def test_other_models_are_read_alike_as_trees_or_row_by_row(
+    tiny_model: Callable[..., PreTrainedModel], kind: type, more: dict[str, object], as_trees: bool
+) -> None:
+    causal = tiny_model(kind, **more)
+    model = TreeModel(causal, 1)
+    assert model.reads_trees == as_trees
+    wanted = [logps for tree in TREES for logps in plain_logps(causal, tree)]
+    got = list(completion_logps(model, TREES, 100))
+    assert [len(logps) for logps in got] == [len(logps) for logps in wanted]
+    for some, other in zip(got, wanted, strict=True):
         assert some == pytest.approx(other, abs=1e-12)
 
 
-def test_models_whose_layers_slide_are_read_row_by_row() -> None:
-    config = LlamaConfig(
-        vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
-    )
-    model = LlamaForCausalLM(config).double().eval()
-    model.config.model_type = "another"
-    trees = TreeModel(model)
-    assert not trees.reads_trees
-    wanted = [logps for tree in TREES for logps in plain_logps(model, tree)]
-    for some, other in zip(completion_logps(trees, TREES, 100), wanted, strict=True):
-        assert some == pytest.approx(other, abs=1e-12)
+def test_in_bfloat16_what_is_kept_says_what_the_plain_forward_says(tiny: PreTrainedModel) -> None:
+    narrow = tiny.bfloat16()
+    whole, kept = TreeModel(narrow), TreeModel(narrow, 1)
+    for trees in (TREES, TREES, TREES[::-1], TREES[1:]):  # computed, then all or some of it from what was kept
+        got = kept.logps(trees)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, whole.logps(trees), rtol=0, atol=1e-5)
+    wanted = torch.tensor([logp for tree in TREES for logps in plain_logps(narrow, tree) for logp in logps])
+    assert (kept.logps(TREES) - wanted).abs().mean() < MAX_MEAN_GAP
+
+
+def test_what_was_unused_for_longest_is_dropped_first() -> None:
+    kept, parts = Kept(most_bytes=2 * 24), [torch.full((2, 3), float(i)) for i in range(3)]  # 24 bytes each
+    kept.add(TREES[0], parts[0])
+    kept.add(TREES[1], parts[1])
+    assert kept.get(TREES[0]) is parts[0]
+    kept.add(TREES[2], parts[2])
+    assert [kept.get(tree) for tree in TREES] == [parts[0], None, parts[2]]
+    kept.add(TREES[1], torch.zeros(4, 3))
+    assert [kept.get(tree) is not None for tree in TREES] == [False, True, False], "as many as it takes"
+    nothing = Kept(0)
+    nothing.add(TREES[0], parts[0])
+    assert nothing.get(TREES[0]) is None
+
+
+def test_what_is_kept_is_each_trees_alone_and_no_graph(tiny: PreTrainedModel) -> None:
+    kept = Kept()
+    TreeModel(tiny.requires_grad_(True), 1, kept=kept).logits(TREES)
+    for tree in TREES:
+        part_TD = kept.get(tree)
+        assert part_TD is not None
+        assert part_TD.untyped_storage().nbytes() == part_TD.nbytes == 8 * 16 * tree.inputs, "no view of the whole pass"
+        assert not part_TD.requires_grad
+
+
+def test_the_frozen_layers_are_computed_once_for_each_tree(
+    tiny: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plain = tiny.model.layers[0].forward
+
+    def counted(hidden_1TD: torch.Tensor, **named: Any) -> torch.Tensor:
+        read.append(hidden_1TD.shape[1])
+        found: torch.Tensor = plain(hidden_1TD, **named)
+        return found
+
+    monkeypatch.setattr(tiny.model.layers[0], "forward", counted)
+    model = TreeModel(tiny, 1)
+    model.logits(TREES[:2])
+    with lora.new_adapter(tiny, Recipe(rank=2, alpha=4, frozen_share=0.5)) as adapted:
+        model.adapted(adapted).logits([TREES[1], TREES[2], TREES[0], TREES[2]])
+        model.adapted(adapted).logits(TREES)
+    assert read == [TREES[0].inputs + TREES[1].inputs, TREES[2].inputs]
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "frozen"), [(0.67, 6, 4), (0.67, 28, 18), (0.5, 3, 1), (0.99, 2, 1), (0, 6, 0)]
+)
+def test_the_frozen_share_is_rounded_down_so_that_a_layer_is_always_trained(
+    share: float, count: int, frozen: int
+) -> None:
+    assert Recipe(frozen_share=share).frozen_layers(count) == frozen
 
 
 def test_gradients_are_those_of_the_plain_forward_and_end_at_the_frozen_layers(tiny: PreTrainedModel) -> None:
@@ -135,6 +194,11 @@ def test_passes_are_within_the_budget_and_leave_nothing_out() -> None:
     assert list(passes([], 9)) == []
 
 
-def test_an_empty_completion_is_refused() -> None:
+@pytest.mark.parametrize("wrong", [((5,), ((),)), ((5,), ((6,), ())), ((5,), ()), ((), ((6,),))])
+def test_an_empty_prompt_or_completion_is_refused(wrong: tuple[Any, Any]) -> None:
     with pytest.raises(InvalidInput, match="empty prompt or reply"):
-        Tree((5,), ((),))
+        Tree(*wrong)
+
+
+def test_a_tree_knows_its_sizes() -> None:
+    assert [(tree.inputs, tree.targets, tree.depth) for tree in TREES] == [(7, 5, 7), (2, 2, 3), (8, 9, 8)]
