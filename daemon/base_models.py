@@ -5,12 +5,8 @@ keeps that hash by path, size and time of modification, and the model's name, so
 say which model it was. It is a cache: when it is lost, files are read again, and models no longer here lose their name.
 """
 
-import contextlib
 import hashlib
-import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from familiar.daemon import model_files
+from familiar.daemon import json_file, model_files
 from familiar.daemon.model_facts import read_facts
 from familiar.daemon.model_parts import model_parts
 from familiar.memory.errors import BadFile
@@ -87,9 +83,9 @@ def in_service(settings: "Settings") -> BaseModel | None:
 
 def _recorded(service_file: Path) -> Path | None:
     try:
-        record = json.loads(service_file.read_text(encoding="utf-8"))
+        record = json_file.read(service_file)
         return Path(record["model"]) if psutil.pid_exists(int(record["pid"])) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 
@@ -113,9 +109,8 @@ def _sha256(parts: list[Path]) -> str:
 def _read(data_dir: Path) -> list[BaseModel]:
     """The cache's models, the last seen last; none when the file is absent or not ours."""
     try:
-        entries = json.loads((data_dir / CACHE).read_text(encoding="utf-8"))["models"]
-        return [_model(entry) for entry in entries]
-    except (OSError, ValueError, KeyError, TypeError):
+        return [_model(entry) for entry in json_file.read(data_dir / CACHE)["models"]]
+    except (ValueError, KeyError, TypeError):
         return []
 
 
@@ -125,15 +120,8 @@ def _model(entry: dict[str, Any]) -> BaseModel:
 
 
 def _write(data_dir: Path, models: list[BaseModel]) -> None:
-    """Put the cache in place as a whole. Two writers at once lose one of their entries, which is then read again."""
-    temporary = None
+    """Put the cache in place. Two writers at once lose one of their entries, which is then read again."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=data_dir, prefix=f".{CACHE}-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump({"models": [asdict(model) for model in models]}, file, indent=1)
-        os.replace(temporary, data_dir / CACHE)
+        json_file.write(data_dir / CACHE, {"models": [asdict(model) for model in models]})
     except OSError as error:
         log.debug("%s was not written: %s", CACHE, error)
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()

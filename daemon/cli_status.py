@@ -61,6 +61,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
         rest, rss = facts["rss_minus_model_bytes"] / MEGABYTE, facts["rss_bytes"] / MEGABYTE
         lines.append(f"service    running at {facts['url']} (pid {facts['pid']})")
         lines.append(f"model      {model['name']}, {model['path']} ({model['size_bytes'] / MEGABYTE:.0f} MB)")
+        lines.append(f"context    {model['context_tokens']} tokens, flash attention {model['flash_attention']}")
         lines.append(f"memory     {rest:.0f} MB on top of the model file ({rss:.0f} MB resident in all)")
     else:
         lines.append("service    not running: `familiar serve` starts it")

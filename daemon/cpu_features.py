@@ -5,6 +5,8 @@ package that was built on another machine may then kill the process. What is lef
 systems other than Linux, where nothing tells both sides and all is assumed to fit.
 """
 
+import hashlib
+import platform
 import re
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
@@ -46,6 +48,17 @@ def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str] | N
         return None
     found = re.search(r"^flags\s*:(.*)$", text, re.MULTILINE)
     return frozenset(found[1].split()) if found else None
+
+
+def processor_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return what tells one kind of processor from another: its name where the system says it, and a hash of more."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    first = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text.split("\n\n", 1)[0], re.MULTILINE))
+    kind = "\n".join(first.get(name, "") for name in ("cpu family", "model", "stepping", "flags"))
+    return f"{first.get('model name', platform.machine())} {hashlib.sha256(kind.encode()).hexdigest()[:8]}"
 
 
 def missing_features(compiled: AbstractSet[str], flags: AbstractSet[str] | None) -> list[str]:

@@ -80,7 +80,10 @@ class EngineClosed(Busy):
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The loaded model. ``context_tokens`` is what each request can use of ``trained_context_tokens``."""
+    """The loaded model. ``context_tokens`` is what each request can use of ``trained_context_tokens``.
+
+    ``flash_attention`` is on or off, and auto where llama.cpp chooses for a GPU.
+    """
 
     path: Path
     name: str
@@ -89,6 +92,7 @@ class ModelInfo:
     size_bytes: int
     context_tokens: int
     trained_context_tokens: int
+    flash_attention: str
 
 
 @dataclass
@@ -162,6 +166,7 @@ class Engine:
                 size_bytes=model_bytes(path),
                 context_tokens=loaded.options.context_tokens,
                 trained_context_tokens=model.trained_context_tokens,
+                flash_attention=loaded.options.flash_attention,
             )
             return cls(model, context, info, loaded.options, embedding_model)
         except BaseException:

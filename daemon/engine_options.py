@@ -51,10 +51,9 @@ class EngineOptions:
     """What an engine is opened with. Raises InvalidInput, naming the field, for a value that cannot be used.
 
     ``context_tokens`` is per slot. There, in ``threads`` and in ``batch_tokens``, 0 leaves the choice to the engine; -1
-    ``gpu_layers`` are all of them, where llama.cpp was built for a GPU. ``flash_attention`` ``auto`` is off on the
-    processor, unless ``kv_type`` needs it, and llama.cpp's own choice on a GPU: on the processor it evaluates prompts
-    1.05 to 1.3 times as fast, but replies 0.4 to 1.0 times, the slower the longer the conversation is, and its figures
-    are not to the bit those without it (llama-cpp-python 0.3.36; 5 M and 0.6 B parameters, 64 to 1024 tokens).
+    ``gpu_layers`` are all of them, where llama.cpp was built for a GPU. ``flash_attention`` ``auto`` is llama.cpp's own
+    choice on a GPU, and on the processor what ``model_loading`` says of the model's size; ``flash_trial`` settles it
+    for a service. Figures under it are not to the bit those without it.
     """
 
     context_tokens: int = 0

@@ -1,9 +1,10 @@
-"""How much memory there is for a model's caches: the machine's, a container's, or a GPU's. In bytes.
+"""How much memory there is for a model's caches: the machine's, a container's, or a GPU's. In bytes. And giving back.
 
 What is left out: swap, which is no place for a cache that is read for every token.
 """
 
 import ctypes
+import sys
 from pathlib import Path
 
 import psutil
@@ -17,6 +18,14 @@ def free_memory(proc: Path = Path("/proc/self/cgroup"), cgroups: Path = Path("/s
     free = int(psutil.virtual_memory().available)
     limit = _control_group_free(proc, cgroups)
     return free if limit is None else min(free, limit)
+
+
+def give_back() -> None:
+    """Hand back to the system what was freed: glibc keeps it, for each thread that it was allocated on."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries have none, and keep less
+        if trim is not None:
+            trim(0)
 
 
 def _control_group_free(proc: Path, cgroups: Path) -> int | None:

@@ -34,9 +34,9 @@ from familiar.memory.errors import BadFile, InvalidInput
 
 log = logging.getLogger(__name__)
 
-BATCH_TOKENS = 512
 REINSTALL = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
 """What makes llama.cpp fit this processor."""
+BATCH_TOKENS = 512
 """Most tokens in one decode, and in one physical batch: llama.cpp's own default for the latter."""
 OUTPUT_ROWS = 32
 """Prompt tokens whose logits are asked for in one batch, where a request wants the prompt's log-probabilities."""
@@ -96,6 +96,11 @@ def system_info() -> str:
     return line.decode()
 
 
+def misfit() -> list[str]:
+    """Return what llama.cpp was compiled for that this processor lacks, by llama.cpp's names."""
+    return missing_features(compiled_features(system_info()), processor_flags())
+
+
 def _reason() -> str:
     """Return the first error of the last load in one line, without the function name that llama.cpp puts before it."""
     report = _reports[0] if _reports else "llama.cpp gave no reason"
@@ -120,7 +125,7 @@ def _tensor_types(path: Path) -> set[int] | None:
 
 
 def _check_processor(path: Path) -> None:
-    missing = missing_features(compiled_features(system_info()), processor_flags())
+    missing = misfit()
     killing = kills_quantised(missing, _tensor_types(path) or ()) if missing else []
     if killing:
         raise BadFile(

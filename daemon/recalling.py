@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from familiar.daemon.engine import Engine, EngineClosed
+from familiar.daemon.free_memory import give_back
 from familiar.memory.errors import Busy, FamiliarError, NoSpace
 from familiar.memory.meaning import Vectors
 from familiar.memory.recall import Recaller
@@ -85,6 +86,7 @@ class Preparation:
     def _prepare(self) -> None:
         if not self._recaller.by_meaning:
             self._recaller.use(EngineEmbed(self._engine, self._closing))
+            give_back()  # the tens of megabytes in which the background was computed
         for user in self._store.users.all():
             while not self._closing.is_set() and self._recaller.prepare(user.id, limit=_TOGETHER):
                 pass

@@ -8,16 +8,16 @@ As a program, ``python -m familiar.daemon.repack_trial MODEL`` is that child.
 """
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 from llama_cpp import llama_cpp as c
+
+from familiar.daemon import json_file
 
 _TIMEOUT_S = 300
 _BATCHES = (2, 33)
@@ -30,15 +30,19 @@ def survives(model: Path, verdicts: Path | None = None) -> bool:
     ``verdicts`` is the file of what was found before; None is the one in the user's cache folder.
     """
     verdicts = verdicts or platformdirs.user_cache_path("familiar") / "repacking.json"
-    library = _library()
+    this = library()
     known = _read(verdicts)
-    if library not in known:
-        known[library] = _try(model)
-        _write(verdicts, known)
-    return known[library]
+    if this not in known:
+        known[this] = _try(model)
+        # A verdict that cannot be kept costs a second at the next start, and nothing else.
+        with contextlib.suppress(OSError):
+            verdicts.parent.mkdir(parents=True, exist_ok=True)
+            json_file.write(verdicts, known)
+    return known[this]
 
 
-def _library() -> str:
+def library() -> str:
+    """Return what tells this llama.cpp from another build of it."""
     path = Path(c._lib._name)
     stat = path.stat()
     return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
@@ -53,21 +57,8 @@ def _try(model: Path) -> bool:
 
 
 def _read(verdicts: Path) -> dict[str, bool]:
-    try:
-        found = json.loads(verdicts.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    found = json_file.read(verdicts)
     return {str(name): value is True for name, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _write(verdicts: Path, known: dict[str, bool]) -> None:
-    # A cache that cannot be kept costs a second at the next start, and nothing else.
-    with contextlib.suppress(OSError):
-        verdicts.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=verdicts.parent, prefix=".repacking-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(known, file)
-        Path(name).replace(verdicts)
 
 
 def _evaluate(model: str) -> bool:

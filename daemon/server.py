@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,16 @@ import psutil
 import uvicorn
 
 from familiar.adapters.folders import disk_errors
-from familiar.daemon import auth, base_models, data_folder, model_files, sentence_model, state
+from familiar.daemon import (
+    auth,
+    base_models,
+    data_folder,
+    flash_trial,
+    json_file,
+    model_files,
+    sentence_model,
+    state,
+)
 from familiar.daemon.app import create_app
 from familiar.daemon.engine import Engine
 from familiar.daemon.fitting import unfitting_lines
@@ -166,7 +174,7 @@ def _opened(settings: Settings, model: Path, embedding_model: Path | None, token
     """The parts of the service, closed at the end."""
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(contextlib.closing(Store.open(settings.database)))
-        engine = Engine.open(model, settings.engine_options, embedding_model=embedding_model)
+        engine = Engine.open(model, flash_trial.settled(settings, model), embedding_model=embedding_model)
         if embedding_model is not None:
             engine.warm_embedder()
         parts = state.make(settings, store, engine, local_token=token)
@@ -226,11 +234,7 @@ def recorded(service_file: Path, host: str, port: int, model: Path, token: str) 
         "token": token,
     }
     with disk_errors(service_file):
-        # mkstemp's files have mode 0600, and keep it when renamed.
-        handle, name = tempfile.mkstemp(dir=service_file.parent, prefix=f".{service_file.name}-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        Path(name).replace(service_file)
+        json_file.write(service_file, record)
     try:
         yield
     finally:

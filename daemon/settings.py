@@ -99,7 +99,8 @@ class Settings:
         f"type of the context's cache, one of {', '.join(CHOICES['kv_type'])}; a quantised one loses a little",
     )
     flash_attention: str = _engine(
-        "flash_attention", "`on`, `off`, or `auto`: where there is a GPU, and where `kv_type` needs it"
+        "flash_attention",
+        "`on`, `off`, or `auto`: where [it is faster](#what-is-chosen-where-nothing-is-set), or `kv_type` needs it",
     )
     mmap: bool = _engine("mmap", "map the model's file into memory, shared between processes, rather than read it")
     mlock: bool = _engine("mlock", "keep the model in memory, so that it is never swapped out")
@@ -186,7 +187,9 @@ class Settings:
     min_new_signals: int = field(
         default=4,
         metadata=_about(
-            "corrections since a user's last run that the next one by itself needs", key="learn.min_new_signals", low=1
+            "corrections, ratings, rules and facts since a user's last run that the next one by itself needs",
+            key="learn.min_new_signals",
+            low=1,
         ),
     )
     max_minutes: float = field(

@@ -31,14 +31,14 @@ WriteLora = Callable[..., Path]
 class PlainLlama:
     """llama.cpp's C API called as its own simplest example does: one sequence, one context, at most one adapter."""
 
-    def __init__(self, path: Path, adapter: Path | None = None) -> None:
+    def __init__(self, path: Path, adapter: Path | None = None, *, flash: bool = False) -> None:
         loading = c.llama_model_default_params()
         loading.use_extra_bufts = llama._may_repack(path)  # another layout of the weights is another order of sums
         self.model = c.llama_model_load_from_file(os.fsencode(path), loading)
         params = c.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = 1024, 512, 512
         params.n_threads = params.n_threads_batch = 1
-        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = c.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else c.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = c.llama_init_from_model(self.model, params)
         self.n_vocab = c.llama_vocab_n_tokens(c.llama_model_get_vocab(self.model))
         if adapter:
@@ -61,11 +61,11 @@ class PlainLlama:
 
 @pytest.fixture
 def plain(model_path: Path) -> Iterator[Callable[..., PlainLlama]]:
-    """Open plain llama.cpp on the built-in model, as often as wanted: ``plain(adapter=None)``."""
+    """Open plain llama.cpp on the built-in model, as often as wanted: ``plain(adapter=None, flash=False)``."""
     opened: list[PlainLlama] = []
 
-    def open_plain(adapter: Path | None = None) -> PlainLlama:
-        opened.append(PlainLlama(model_path, adapter))
+    def open_plain(adapter: Path | None = None, *, flash: bool = False) -> PlainLlama:
+        opened.append(PlainLlama(model_path, adapter, flash=flash))
         return opened[-1]
 
     yield open_plain

@@ -319,6 +319,7 @@ def test_status(service: Any, model_path: Path) -> None:
     status = service.http.get("/v1/status").json()
     assert status["model"]["path"] == str(model_path)
     assert status["model"]["size_bytes"] == model_path.stat().st_size
+    assert status["model"]["flash_attention"] == service.parts.engine.info.flash_attention
     assert status["rss_bytes"] - status["rss_minus_model_bytes"] == model_path.stat().st_size
     assert status["adapter_version"] is None
     assert status["uptime_seconds"] >= 0

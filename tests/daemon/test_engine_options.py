@@ -1,5 +1,8 @@
 """The engine's options: what is refused, and what is chosen where nobody said."""
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from familiar.daemon.cpu_features import (
     compiled_features,
     missing_features,
     processor_flags,
+    processor_name,
     uses_amx,
     uses_tiles,
 )
@@ -158,3 +162,34 @@ def test_16_bit_weights_are_not_multiplied_in_tiles() -> None:
     assert not uses_tiles([f32, f16, bf16])
     assert uses_tiles([f32, q8_0])
     assert uses_tiles([f16, q4_k])
+
+
+def test_a_kind_of_processor_has_a_name_of_its_own(tmp_path: Path) -> None:
+    def name(**changed: str) -> str:
+        lines = {"processor": "0", "cpu family": "25", "model": "17", "model name": "EPYC", "flags": "fpu avx2"}
+        lines |= {"cpu MHz": "2596.1", **{key.replace("_", " "): value for key, value in changed.items()}}
+        cpuinfo = tmp_path / "cpuinfo"
+        cpuinfo.write_text("".join(f"{key}\t: {value}\n" for key, value in lines.items()) + "\nmodel name\t: other\n")
+        return processor_name(cpuinfo)
+
+    assert name().startswith("EPYC ")
+    assert name(cpu_MHz="3100.0", processor="1") == name()
+    assert len({name(), name(flags="fpu"), name(model="1"), name(model_name="Xeon"), name(cpu_family="6")}) == 5
+    assert processor_name(tmp_path / "none")
+
+
+GIVEN_BACK = """
+import psutil
+from familiar.daemon.free_memory import give_back
+blocks = [bytearray(100_000) for _ in range(1000)]  # too small for pages of their own
+kept = blocks[::10]
+del blocks
+full = psutil.Process().memory_info().rss
+give_back()
+assert psutil.Process().memory_info().rss < full - 50_000_000, full
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep less of what is freed")
+def test_freed_memory_is_given_back() -> None:
+    subprocess.run([sys.executable, "-c", GIVEN_BACK], check=True)

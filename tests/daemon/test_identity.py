@@ -13,8 +13,9 @@ from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
 from familiar.daemon.engine import Engine, Generation, Sampling
+from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.generation import TokenLogprob
-from familiar.daemon.llama import Model
+from familiar.daemon.llama import Model, misfit
 from familiar.daemon.sampling import token_logprob
 from familiar.memory.types import Message
 
@@ -136,6 +137,28 @@ def test_exact_replies_are_plain_to_the_bit_before_between_and_after_swaps_and_b
     assert [entries(each) for each in both] == [base, base]
     engine.drop_adapter(lora)
     assert exact() == base
+
+
+@pytest.mark.skipif(bool(misfit()), reason=f"llama.cpp was built for a processor with {misfit()}")
+@pytest.mark.parametrize("text", PROMPTS.values(), ids=PROMPTS)
+def test_with_flash_attention_they_are_plain_llamas_with_it(
+    model_path: Path,
+    model: Model,
+    plain: Callable[..., Any],
+    write_lora: Callable[..., Path],
+    endless: Sampling,
+    text: str,
+) -> None:
+    sampling, lora = SAMPLINGS["seed 7"], write_lora("a.gguf", seed=1, strength=3.0)
+    with Engine.open(model_path, EngineOptions(slots=4, threads=1, flash_attention="on")) as engine:
+        prompt = prompt_of(engine, text)
+        base, adapted = (
+            figures(plain_steps(plain(path, flash=True), model, prompt, sampling), model) for path in (None, lora)
+        )
+        assert base != figures(plain_steps(plain(), model, prompt, sampling), model)
+        with others_running(engine, endless, [None, lora, None]):
+            for adapter, wanted in ((None, base), (lora, adapted), (None, base)):
+                assert entries(engine.generate(prompt, sampling, adapter=adapter, exact=True)) == wanted
 
 
 def test_every_logit_of_an_exact_reply_is_plain(engine: Engine, model: Model, plain: Callable[..., Any]) -> None:

@@ -13,17 +13,15 @@ from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
 from gguf.quants import quantize
 
 from familiar.daemon import llama, model_loading
-from familiar.daemon.cpu_features import compiled_features, missing_features, processor_flags
 from familiar.daemon.engine_options import CHOICES, EngineOptions, default_threads
-from familiar.daemon.llama import Batch, Model, system_info
+from familiar.daemon.llama import Batch, Model, misfit
 from familiar.daemon.model_facts import read_facts
 from familiar.daemon.model_loading import Loaded
 from familiar.daemon.model_parts import model_bytes, model_parts, part_names
 from familiar.memory.errors import BadFile, InvalidInput
 
 SMALL = EngineOptions(context_tokens=256, slots=1, threads=1)
-MISFIT = missing_features(compiled_features(system_info()), processor_flags())
-fits_processor = pytest.mark.skipif(bool(MISFIT), reason=f"llama.cpp was built for a processor with {MISFIT}")
+fits_processor = pytest.mark.skipif(bool(misfit()), reason=f"llama.cpp was built for a processor with {misfit()}")
 """What would end the process where llama.cpp was built for another processor; that it is refused is tested anywhere."""
 
 
@@ -161,8 +159,8 @@ def test_what_does_not_fit_the_memory_or_the_model_is_one_clear_line(model_path:
 def test_a_llama_cpp_for_another_processor_is_told_and_keeps_off_what_would_kill_the_process(
     model_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(model_loading, "system_info", lambda: "CPU : AVX2 = 1 | AMX_INT8 = 1 | ")
-    monkeypatch.setattr(model_loading, "processor_flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(llama, "system_info", lambda: "CPU : AVX2 = 1 | AMX_INT8 = 1 | ")
+    monkeypatch.setattr(llama, "processor_flags", lambda: frozenset({"avx2"}))
     with caplog.at_level(logging.WARNING, "familiar"), loaded(model_path, SMALL) as parts:
         assert parts.options.flash_attention == "off"
     assert "built for another processor: this one lacks AMX_INT8" in caplog.text
