@@ -73,6 +73,7 @@ class Started:
         return {
             "adapter_version": self.plan.served.version,
             "memories": [memory.id for memory in self.plan.recalled.memories],
+            "consolidated": list(self.plan.recalled.learnt),
             "learned": [
                 {
                     "feedback_id": memory.feedback_id,
@@ -161,11 +162,12 @@ class ChatService:
 
     def _plan(self, user_id: int, request: ChatRequest, served: Served | None) -> Plan:
         choice = self._adapters.parse(user_id, request.model)
+        served = served or self._adapters.choose(user_id, choice)
         structure = structure_of(request, self._engine.tool_format, supports_tools=self._engine.supports_tools)
         messages = tuple(each.message for each in request.messages)
         # What the request says counts for its own reply already.
         noticed = self._signals.notice(user_id, request, messages) if choice.memory else signal_service.NOTHING
-        recalled = self._recall(user_id, messages, noticed.conversation_id) if choice.memory else NOTHING
+        recalled = self._recall(user_id, messages, noticed.conversation_id, served) if choice.memory else NOTHING
         prompt_ids, recalled, trimmed = self._encode(request, messages, recalled, structure)
         self._engine.check_choices(request.choices)
         sampling = Sampling(**request.sampling, **structure.sampling)
@@ -179,19 +181,24 @@ class ChatService:
             trimmed=trimmed,
             samplings=each_choice(sampling, request.choices),
             structure=structure,
-            served=served or self._adapters.choose(user_id, choice),
+            served=served,
         )
 
-    def _recall(self, user_id: int, messages: Sequence[Message], conversation_id: str | None) -> Recalled:
+    def _recall(
+        self, user_id: int, messages: Sequence[Message], conversation_id: str | None, served: Served
+    ) -> Recalled:
         if self._memory_budget_tokens == 0:
             return NOTHING
         budget = self._memory_budget_tokens
+        # Of the very version that answers, and after what the request says: it may be something that is said again.
+        carried = frozenset[str]() if served.version is None else self._store.consolidated(user_id, served.version)
         return self._recaller.recall(
             user_id,
             messages,
             conversation_id=conversation_id,
             budget_tokens=budget,
             count_tokens=self._line_tokens,
+            carried=carried,
         )
 
     def _line_tokens(self, memory: Memory) -> int:
@@ -219,7 +226,7 @@ class ChatService:
             kept = history.trimmed(messages, lambda turns: len(encode(turns, recalled)) <= room)
             prompt_ids = encode(kept, recalled)
         if recalled.memories and len(prompt_ids) >= limit:
-            prompt_ids, recalled = encode(kept, NOTHING), NOTHING
+            prompt_ids, recalled = encode(kept, NOTHING), recalled.untold()
         return prompt_ids, recalled, len(messages) - len(kept)
 
     def _log(self, started: Started, request: ChatRequest, choices: Choices, begun: float) -> str | None:

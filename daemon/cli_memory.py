@@ -40,13 +40,13 @@ def list_memories(
 ) -> None:
     """List what is remembered, oldest first."""
     from familiar.daemon.memory_objects import list_object, memory_object
-    from familiar.daemon.memory_service import STATES
+    from familiar.daemon.memory_service import STATES, consolidated
     from familiar.daemon.memory_text import table
 
     with opened(flags, user) as at:
         found = at.store.memories(at.user_id, kind, states=STATES["all" if everything else state])
-        short = at.short_ids()
-    memories = [memory_object(each) for each in found]
+        short, carried = at.short_ids(), consolidated(at.store, at.user_id)
+    memories = [memory_object(each, carried) for each in found]
     if as_json:
         print_json(list_object(memories))
     elif memories:
@@ -76,14 +76,14 @@ def search(
 ) -> None:
     """Find memories by what they say, best first."""
     from familiar.daemon.memory_objects import list_object, memory_object
-    from familiar.daemon.memory_service import STATES
+    from familiar.daemon.memory_service import STATES, consolidated
     from familiar.daemon.memory_text import table
 
     states = STATES["all" if everything else "active"]
     with opened(flags, user) as at:
         found = at.store.search_memories(at.user_id, query, limit, kind, states=states)
-        short = at.short_ids()
-    memories = [memory_object(each, score=round(score, 4)) for each, score in found]
+        short, carried = at.short_ids(), consolidated(at.store, at.user_id)
+    memories = [memory_object(each, carried, score=round(score, 4)) for each, score in found]
     if as_json:
         print_json(list_object(memories))
     else:
@@ -113,12 +113,13 @@ def show(memory_id: str, as_json: bool, user: str | None, **flags: Any) -> None:
 @user_option
 def history(memory_id: str, user: str | None, **flags: Any) -> None:
     """Show what a memory took the place of, and what took its place, oldest first; * marks it."""
-    from familiar.daemon import memory_text
+    from familiar.daemon import memory_service, memory_text
     from familiar.daemon.memory_objects import memory_object
 
     with opened(flags, user) as at:
         found = at.memory(memory_id)
-        chain = [memory_object(each) for each in at.store.history_of(at.user_id, found.id)]
+        carried = memory_service.consolidated(at.store, at.user_id)
+        chain = [memory_object(each, carried) for each in at.store.history_of(at.user_id, found.id)]
     click.echo("\n".join(memory_text.history(chain, found.id)))
 
 

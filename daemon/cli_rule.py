@@ -80,15 +80,16 @@ def list_rules(as_json: bool, user: str | None, **flags: Any) -> None:
     """List the rules that are kept to, oldest first, each with what checks it."""
     from familiar.daemon.grader_service import grader_object
     from familiar.daemon.memory_objects import list_object, memory_object
+    from familiar.daemon.memory_service import consolidated
     from familiar.daemon.memory_text import columns, one_line
     from familiar.daemon.short_ids import shortened
 
     with opened(flags, user) as at:
         rules = at.store.memories(at.user_id, "rule")
         short = at.short_ids()
-        kept = at.store.graders(at.user_id)
+        kept, carried = at.store.graders(at.user_id), consolidated(at.store, at.user_id)
     found = [
-        memory_object(each, graders=[grader_object(grader) for grader in kept if grader.memory_id == each.id])
+        memory_object(each, carried, graders=[grader_object(grader) for grader in kept if grader.memory_id == each.id])
         for each in rules
     ]
     if as_json:

@@ -91,15 +91,15 @@ class EditReader:
         return self._store.add_feedback(replace(signal.feedback, key=key), signal.memories)
 
     def _not_the_users(self, messages: Sequence[Message], exchange: Exchange) -> Iterator[str]:
-        """What an edit may have been taken from: tools, system messages, pastes, and the memories that were shown."""
+        """What an edit may have been taken from: tools, system messages, pastes, and the memories that applied."""
         for message in messages:
             if message["role"] in ("tool", "system"):
                 yield message["content"]
             elif message["role"] == "user" and (own := own_words(message["content"])) != message["content"].strip():
                 yield message["content"].replace(own, "\n")
-        for memory_id in exchange.memory_ids:
+        for used in exchange.used:
             try:
-                yield self._store.memory(exchange.user_id, memory_id).text
+                yield self._store.memory(exchange.user_id, used.memory_id).text
             except NotFound:
                 continue
 

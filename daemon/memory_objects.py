@@ -15,14 +15,20 @@ WHY: Mapping[Reason, str] = {
     "words": "shares words with the request",
     "meaning": "means something like the request",
     "words and meaning": "shares words with the request and means something like it",
+    "learnt": "is followed by the adapter, not in the prompt",
 }
-"""The reasons for showing a memory, as what is said of the memory."""
+"""The reasons for showing a memory, or for not having to, as what is said of the memory."""
+NOWHERE: Mapping[str, int] = {}
+"""What no adapter follows untold: so is all that was said or changed a moment ago."""
 FORGOTTEN = "forgotten"
 """The state of a memory that is no more: its id is all that is left of it."""
 
 
-def memory_object(memory: Memory, **more: Any) -> dict[str, Any]:
-    """A memory as it is now, with whatever ``more`` is to be said of it."""
+def memory_object(memory: Memory, consolidated: Mapping[str, int] = NOWHERE, **more: Any) -> dict[str, Any]:
+    """A memory as it is now, with whatever ``more`` is to be said of it.
+
+    ``consolidated`` gives the version in service by the ids of the memories that it follows untold.
+    """
     return {
         "object": "memory",
         "id": memory.id,
@@ -34,6 +40,7 @@ def memory_object(memory: Memory, **more: Any) -> dict[str, Any]:
         "pinned": memory.pinned,
         "state": memory.state,
         "superseded_by": memory.superseded_by,
+        "consolidated_in": consolidated.get(memory.id),
         "source": memory.source,
         "feedback_id": memory.feedback_id,
         "created": int(memory.created_at),
@@ -51,7 +58,11 @@ def list_object(data: Sequence[dict[str, Any]], *, has_more: bool = False) -> di
 
 
 def detail_object(
-    memory: Memory, completion_id: str | None, history: Sequence[Memory], uses: Sequence[tuple[Exchange, Used]]
+    memory: Memory,
+    completion_id: str | None,
+    history: Sequence[Memory],
+    uses: Sequence[tuple[Exchange, Used]],
+    consolidated: Mapping[str, int],
 ) -> dict[str, Any]:
     """One memory with the reply that it came from, its ``history`` (oldest first), and its last ``uses``."""
     shown_in = [
@@ -66,13 +77,14 @@ def detail_object(
     ]
     return memory_object(
         memory,
+        consolidated,
         completion_id=completion_id,
-        history=[memory_object(each) for each in history],
+        history=[memory_object(each, consolidated) for each in history],
         shown_in=shown_in,
     )
 
 
-def why_object(exchange: Exchange, memories: Mapping[str, Memory]) -> dict[str, Any]:
+def why_object(exchange: Exchange, memories: Mapping[str, Memory], consolidated: Mapping[str, int]) -> dict[str, Any]:
     """What a reply was made with, and why. ``memories`` are those of its memories that are still there, by id."""
     return {
         "object": "exchange.why",
@@ -81,17 +93,19 @@ def why_object(exchange: Exchange, memories: Mapping[str, Memory]) -> dict[str, 
         "model": exchange.model,
         "adapter_version": exchange.adapter_version,
         "prompt": last_user_message(exchange.messages),
-        "memories": shown_objects(exchange, memories),
+        "memories": shown_objects(exchange, memories, consolidated),
     }
 
 
-def shown_objects(exchange: Exchange, memories: Mapping[str, Memory]) -> list[dict[str, Any]]:
-    """The memories that a reply was made with, as they are now, in the order shown, each with why it was shown."""
+def shown_objects(
+    exchange: Exchange, memories: Mapping[str, Memory], consolidated: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """The memories that applied to a reply, as they are now, with why: those shown, in order, then those learnt."""
     shown = []
     for used in exchange.used:
         memory = memories.get(used.memory_id)
         gone = {"object": "memory", "id": used.memory_id, "state": FORGOTTEN}
-        shown.append({**(memory_object(memory) if memory else gone), **_reason(used)})
+        shown.append({**(memory_object(memory, consolidated) if memory else gone), **_reason(used)})
     return shown
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from familiar.daemon import memory_objects
-from familiar.feedback.signals import MAX_CHARS
+from familiar.feedback.signals import checked_text
 from familiar.memory import scope as scopes
 from familiar.memory.errors import InvalidInput, NotFound
 from familiar.memory.store import Store
@@ -42,8 +42,8 @@ def remember(
     ``kind`` and ``scope`` follow from the rest where they are not given. ``now`` is in seconds since the epoch.
     Raises ``InvalidInput`` for what says nothing or contradicts itself, ``NotFound`` for an unknown conversation.
     """
-    text = _text(text, "text", "memory")
-    prompt = None if prompt is None else _text(prompt, "prompt", "prompt")
+    text = checked_text(text, "text", "memory")
+    prompt = None if prompt is None else checked_text(prompt, "prompt", "prompt")
     kind = kind or ("example" if prompt else scopes.kind_of(text))
     _check_prompt(kind, prompt)
     if scope is None:
@@ -84,8 +84,8 @@ def change(
     Raises ``InvalidInput`` where nothing is given, or it does not go together with the rest of the memory.
     """
     changes: dict[str, Any] = {
-        "text": None if text is None else _text(text, "text", "memory"),
-        "prompt": None if prompt is None else _text(prompt, "prompt", "prompt"),
+        "text": None if text is None else checked_text(text, "text", "memory"),
+        "prompt": None if prompt is None else checked_text(prompt, "prompt", "prompt"),
         "kind": kind,
         "scope": scope,
         "conversation_id": conversation_id,
@@ -117,15 +117,15 @@ def matching(store: Store, user_id: int, query: str) -> list[Memory]:
     return [memory for memory in everything if wanted <= _stems(words(f"{memory.text} {memory.prompt or ''}"))]
 
 
-def known(store: Store, user_id: int, memory_ids: Iterable[str]) -> dict[str, Memory]:
-    """Those of the memories that are still there, by id."""
-    found = {}
-    for memory_id in memory_ids:
-        try:
-            found[memory_id] = store.memory(user_id, memory_id)
-        except NotFound:
-            continue
-    return found
+def consolidated(store: Store, user_id: int) -> dict[str, int]:
+    """The number of the version in service, by the id of each memory that it follows untold."""
+    version = store.current_version(user_id)
+    return dict.fromkeys(store.consolidated(user_id, version.number), version.number) if version else {}
+
+
+def shown(store: Store, exchange: Exchange) -> list[dict[str, Any]]:
+    """The memories that applied to the reply of an exchange, those that are still there as they are now."""
+    return memory_objects.shown_objects(exchange, _known(store, exchange), consolidated(store, exchange.user_id))
 
 
 def detail(store: Store, user_id: int, memory_id: str) -> dict[str, Any]:
@@ -133,21 +133,24 @@ def detail(store: Store, user_id: int, memory_id: str) -> dict[str, Any]:
     memory = store.memory(user_id, memory_id)
     said = store.feedback(user_id, memory.feedback_id) if memory.feedback_id else None
     history, uses = store.history_of(user_id, memory_id), store.use_of(user_id, memory_id)
-    return memory_objects.detail_object(memory, said.exchange_id if said else None, history, uses)
+    about = said.exchange_id if said else None
+    return memory_objects.detail_object(memory, about, history, uses, consolidated(store, user_id))
 
 
 def why(store: Store, exchange: Exchange) -> dict[str, Any]:
     """Why the reply of an exchange was given with the memories that it was given with."""
-    return memory_objects.why_object(exchange, known(store, exchange.user_id, exchange.memory_ids))
+    return memory_objects.why_object(exchange, _known(store, exchange), consolidated(store, exchange.user_id))
 
 
-def _text(text: str, param: str, what: str) -> str:
-    text = text.strip()
-    if not text:
-        raise InvalidInput(f"The {what} is empty: write one.", param)
-    if len(text) > MAX_CHARS:
-        raise InvalidInput(f"The {what} has {len(text):,} characters but {MAX_CHARS:,} is the most: shorten it.", param)
-    return text
+def _known(store: Store, exchange: Exchange) -> dict[str, Memory]:
+    """Those of the memories that applied to a reply that are still there, by id."""
+    found = {}
+    for used in exchange.used:
+        try:
+            found[used.memory_id] = store.memory(exchange.user_id, used.memory_id)
+        except NotFound:
+            continue
+    return found
 
 
 def _check_prompt(kind: MemoryKind, prompt: str | None) -> None:

@@ -27,8 +27,11 @@ def one_line(text: str, characters: int = LINE_CHARACTERS) -> str:
 
 
 def state_of(memory: Object) -> str:
-    """The state in a word; an active memory that is pinned is "pinned"."""
-    return "pinned" if memory["pinned"] and memory["state"] == "active" else str(memory["state"])
+    """The state in a word; an active memory may be "pinned", or in the adapter that is in service, "in v3"."""
+    if memory["state"] == "active" and memory["pinned"]:
+        return "pinned"
+    version = memory["consolidated_in"]
+    return str(memory["state"]) if version is None else f"in v{version}"
 
 
 def table(memories: Sequence[Object], short: Mapping[str, str]) -> list[str]:
@@ -60,6 +63,8 @@ def detail(memory: Object) -> list[str]:
         "conversation": f"in the conversation {memory['conversation_id']}",
     }[memory["scope"]]
     state = state_of(memory)
+    if memory["consolidated_in"] is not None:
+        state += ": this adapter version follows it without being shown it"
     if memory["ended"] is not None:
         state += f" since {moment(memory['ended'])}"
     if memory["superseded_by"]:
@@ -75,13 +80,13 @@ def detail(memory: Object) -> list[str]:
         ("state", state),
         ("stated", moment(memory["created"])),
         ("from", origin),
-        ("shown", f"{memory['uses']} time{'' if memory['uses'] == 1 else 's'}{last}"),
+        ("used", f"{memory['uses']} time{'' if memory['uses'] == 1 else 's'}{last}"),
     ]
     lines = [memory["id"], *(f"  {line}" for line in columns(facts))]
     if len(memory["history"]) > 1:
         lines += ["history, oldest first", *(f"  {line}" for line in history(memory["history"], memory["id"]))]
     if memory["shown_in"]:
-        lines += ["last shown in", *(f"  {line}" for line in columns([_use(use) for use in memory["shown_in"]]))]
+        lines += ["last used in", *(f"  {line}" for line in columns([_use(use) for use in memory["shown_in"]]))]
     return lines
 
 
@@ -105,9 +110,11 @@ def why(reply: Object) -> list[str]:
     """What a reply was made with, and why: of ``GET /v1/exchanges/{id}`` or its ``/why``."""
     version, memories = reply["adapter_version"], reply["memories"]
     made_by = "the base model" if version is None else f"adapter v{version} on the base model"
-    count = "one memory" if len(memories) == 1 else f"{len(memories) or 'no'} memories"
+    shown = sum(memory["reason"] != "learnt" for memory in memories)
+    count = "one memory" if shown == 1 else f"{shown or 'no'} memories"
+    untold = f", following {len(memories) - shown} untold" if shown < len(memories) else ""
     never = "" if shows_memory(reply["model"]) else ", as this model never is"
-    lines = [f"{reply['model']}: {made_by}, shown {count}{never}"]
+    lines = [f"{reply['model']}: {made_by}, shown {count}{untold}{never}"]
     for memory in memories:
         gone = memory["state"] == FORGOTTEN
         since = "" if memory["state"] == "active" else f", {memory['state']} since"

@@ -8,7 +8,7 @@ from familiar.daemon.schemas_replies import AssistantToolCall, Maybe, Reply
 
 MemoryKind = Literal["rule", "fact", "example"]
 Scope = Literal["always", "related", "conversation"]
-Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "meaning", "words and meaning"]
+Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "meaning", "words and meaning", "learnt"]
 
 
 class Memory(Reply):
@@ -24,11 +24,14 @@ class Memory(Reply):
     pinned: Annotated[bool, Field(description="shown with every request, before others, and never evicted")]
     state: Annotated[Literal["active", "superseded", "evicted"], Field(description="only active ones are shown")]
     superseded_by: Annotated[str | None, Field(description="the memory that took its place")]
+    consolidated_in: Annotated[
+        int | None, Field(description="the version in service, where it follows this untold; null: it is to be shown")
+    ]
     source: Annotated[str, Field(description="which door it came through: api, cli, chat, history, inbox, import")]
     feedback_id: Annotated[str | None, Field(description="what last stated it")]
     created: Annotated[int, Field(description="when it was last stated")]
     ended: Annotated[int | None, Field(description="when it stopped being active")]
-    uses: Annotated[int, Field(description="how often it was put into a prompt")]
+    uses: Annotated[int, Field(description="how often it applied to a reply: was in its prompt, or learnt")]
     last_used: int | None
 
 
@@ -250,6 +253,7 @@ class ServedModel(Reply):
     size_bytes: int
     context_tokens: int
     trained_context_tokens: int
+    flash_attention: Annotated[Literal["on", "off", "auto"], Field(description="`auto`: llama.cpp's choice on a GPU")]
 
 
 class Counts(Reply):

@@ -88,6 +88,7 @@ class ChatFamiliar(Reply):
 
     adapter_version: Annotated[int | None, Field(description="null: the base model")]
     memories: Annotated[list[str], Field(description="ids of the memories that the model was shown")]
+    consolidated: Annotated[list[str], Field(description="ids of those that the adapter follows without being shown")]
     learned: Annotated[list[LearnedMemory], Field(description="what this request made the service remember")]
     pending: Annotated[list[PendingGuess], Field(description="what to ask the user about")]
     trimmed_messages: Annotated[int, Field(description="oldest messages left out to make the conversation fit")]

@@ -130,10 +130,15 @@ def set_current(connection: Connection, user_id: int, number: int | None) -> Non
         if number is None:
             connection.execute("DELETE FROM current_versions WHERE user_id = ?", (user_id,))
             return
-        known = "SELECT 1 FROM adapter_versions WHERE user_id = ? AND number = ?"
-        if connection.first(known, (user_id, number)) is None:
-            raise _no_version(number)
+        require_version(connection, user_id, number)
         _make_current(connection, user_id, number)
+
+
+def require_version(connection: Connection, user_id: int, number: int) -> None:
+    """Raise ``NotFound`` (param ``version``) unless the user has that version."""
+    known = "SELECT 1 FROM adapter_versions WHERE user_id = ? AND number = ?"
+    if connection.first(known, (user_id, number)) is None:
+        raise _no_version(number)
 
 
 def cached_logps(connection: Connection, base_sha256: str, keys: Sequence[str]) -> dict[str, float]:

@@ -3,13 +3,14 @@
 What applies always is always shown, as far as it fits. What applies to some requests is shown where it has to do with
 this one: by the words that they share (``shared_words``) and by what they mean (``meaning``), added up. Memories that
 were said next to each other in one conversation support each other, since an answer is often told by the turn beside
-it. Without an embedder words alone decide. What is left out: how memories are worded in the prompt.
+it. Without an embedder words alone decide. What the adapter that answers was measured to follow untold is named as well
+and not shown, for it would only take room. What is left out: how memories are worded in the prompt.
 """
 
 import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -74,11 +75,20 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What to show, in order, why, and what it costs by the caller's count."""
+    """What to show, in order, and what it costs by the caller's count. ``used`` says why, then names what is learnt."""
 
     memories: tuple[Memory, ...]
     used: tuple[Used, ...]
     tokens: int
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """The ids of the memories that apply and are not shown, since the adapter follows them untold."""
+        return tuple(used.memory_id for used in self.used if used.reason == "learnt")
+
+    def untold(self) -> "Recalled":
+        """The same with nothing to show, for a prompt that has no room."""
+        return Recalled((), tuple(used for used in self.used if used.reason == "learnt"), 0)
 
 
 NOTHING = Recalled((), (), 0)
@@ -178,30 +188,36 @@ class Recaller:
         conversation_id: str | None = None,
         budget_tokens: int,
         count_tokens: Callable[[Memory], int],
+        carried: Set[str] = frozenset(),
     ) -> Recalled:
         """The memories for a conversation, within ``budget_tokens``.
 
         Pinned ones come first, then those of this conversation, then what has to do with the last user message (best
         first, ``MAX_RELATED`` at most), then what applies always: what the message is about first, then the newest. One
         that does not fit is left out whole, and a later one that fits is still shown. Examples are shown last.
+
+        ``carried`` are the ids of what the adapter that is to answer follows untold: these are learnt, take no room,
+        and come after the others. Pinned ones, and an example for the very same prompt, are shown all the same.
         """
         found = _merged([self.search(user_id, request, limit=_LOOKED_AT) for request in requests_in(messages)])
         ranked = {each.memory.id: each for each in found}
         chosen: list[tuple[Memory, Used]] = []
+        learnt: list[Used] = []
         tokens = 0
         standing = memories.standing(self._store.connection, user_id, conversation_id, MAX_STANDING)
-        for memory, reason in _in_turn(standing, found):
-            if tokens >= budget_tokens:
-                break
-            cost = count_tokens(memory)
-            if tokens + cost > budget_tokens:
-                continue
+        for memory, reason in _in_turn(standing, found, carried):
             match = ranked.get(memory.id)
-            fit = round(min(max(match.score, 0.0), 1.0), 3) if match else None
-            chosen.append((memory, Used(memory.id, reason, fit)))
+            used = Used(memory.id, reason, round(min(max(match.score, 0.0), 1.0), 3) if match else None)
+            if reason == "learnt":
+                learnt.append(used)
+                continue
+            if tokens >= budget_tokens or tokens + (cost := count_tokens(memory)) > budget_tokens:
+                continue
+            chosen.append((memory, used))
             tokens += cost
         chosen.sort(key=lambda each: each[0].kind == "example")
-        return Recalled(tuple(memory for memory, _ in chosen), tuple(used for _, used in chosen), tokens)
+        shown = (used for _, used in chosen)
+        return Recalled(tuple(memory for memory, _ in chosen), (*shown, *learnt), tokens)
 
     def _index(self, user_id: int) -> MemoryIndex:
         with self._lock:
@@ -296,8 +312,13 @@ def is_relevant(match: Ranked) -> bool:
     return match.relevance >= 0
 
 
-def _in_turn(standing: Sequence[Memory], ranked: Sequence[Ranked]) -> Iterator[tuple[Memory, Reason]]:
-    """Each memory that applies, once, in the order in which they may take from the budget."""
+def _in_turn(
+    standing: Sequence[Memory], ranked: Sequence[Ranked], carried: Set[str]
+) -> Iterator[tuple[Memory, Reason]]:
+    """Each memory that applies, once, in the order in which they may take from the budget.
+
+    What is ``carried`` has places of its own among what has to do with the request: it takes none from what is shown.
+    """
     given: set[str] = set()
 
     def once(memory: Memory) -> bool:
@@ -314,20 +335,21 @@ def _in_turn(standing: Sequence[Memory], ranked: Sequence[Ranked]) -> Iterator[t
     relevant = [each for each in ranked if is_relevant(each)]
     best = max((each.score for each in relevant), default=0.0)
     least = LEAST_OF_BEST * best if best > 0 else best  # a score may be below 0, and the best one is always shown
-    shown = examples = 0
+    related, examples = Counter[bool](), Counter[bool]()
     for match in relevant:
         is_example = match.memory.kind == "example"
+        is_learnt = match.memory.id in carried and not match.same_prompt
         if match.score < least:
             continue
-        if match.memory.scope != "related" or (is_example and examples == MAX_EXAMPLES):
+        if match.memory.scope != "related" or (is_example and examples[is_learnt] == MAX_EXAMPLES):
             continue
-        if shown < MAX_RELATED and once(match.memory):
-            shown += 1
-            examples += is_example
-            yield match.memory, _reason(match)
+        if related[is_learnt] < MAX_RELATED and once(match.memory):
+            related[is_learnt] += 1
+            examples[is_learnt] += is_example
+            yield match.memory, "learnt" if is_learnt else _reason(match)
     for memory in (*(each.memory for each in relevant), *standing):
         if memory.scope == "always" and once(memory):
-            yield memory, "always"
+            yield memory, "learnt" if memory.id in carried else "always"
 
 
 def _reason(match: Ranked) -> Reason:

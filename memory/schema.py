@@ -89,11 +89,11 @@ CREATE INDEX exchanges_by_user ON exchanges (user_id, created_at_s, seq);
 CREATE INDEX exchanges_by_history ON exchanges (user_id, history_sha256, seq);
 CREATE INDEX exchanges_by_conversation ON exchanges (conversation_id, seq);
 
-CREATE TABLE exchange_memories ( -- which memories were put into the prompt of an exchange
+CREATE TABLE exchange_memories ( -- which memories applied to an exchange: put into its prompt, or learnt
     exchange_id TEXT NOT NULL REFERENCES exchanges(id) ON DELETE CASCADE,
     position INTEGER NOT NULL, -- 0 is shown first
     memory_id TEXT NOT NULL, -- no foreign key: the record outlives the memory
-    reason TEXT NOT NULL, -- why it was shown: always, pinned, conversation, same prompt, words, meaning, ...
+    reason TEXT NOT NULL, -- why it was shown: always, pinned, ...; learnt: it was not, the adapter follows it untold
     score REAL, -- how well it matched the request, 0 to 1; NULL where nothing was compared
     PRIMARY KEY (exchange_id, position)
 ) WITHOUT ROWID;
@@ -134,7 +134,7 @@ CREATE TABLE memories ( -- what is shown to the model again
     state TEXT NOT NULL CHECK (state IN ('active', 'superseded', 'evicted')), -- only active ones are recalled
     superseded_by TEXT, -- the id of the memory that contradicts it; no foreign key: either may be forgotten
     ended_at_s REAL, -- when it stopped being active
-    uses INTEGER NOT NULL, -- how often it was put into a prompt
+    uses INTEGER NOT NULL, -- how often it applied to a reply: was put into its prompt, or learnt
     last_used_at_s REAL, -- NULL: never
     content_sha256 TEXT NOT NULL, -- of what it says, spelt alike: the same thing said again is the same memory
     UNIQUE (user_id, content_sha256)
@@ -257,6 +257,19 @@ CREATE TABLE adapter_version_feedback ( -- the feedback that a version was train
     FOREIGN KEY (user_id, number) REFERENCES adapter_versions(user_id, number) ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE INDEX adapter_version_feedback_by_feedback ON adapter_version_feedback (feedback_id);
+
+CREATE TABLE consolidated_memories ( -- what a version was measured to follow untold, which its prompts leave out
+    user_id INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    memory_id TEXT NOT NULL REFERENCES memories(id) ON DELETE CASCADE,
+    PRIMARY KEY (user_id, number, memory_id),
+    FOREIGN KEY (user_id, number) REFERENCES adapter_versions(user_id, number) ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE INDEX consolidated_memories_by_memory ON consolidated_memories (memory_id);
+CREATE TRIGGER memories_anew AFTER UPDATE OF created_at_s, prompt, state ON memories BEGIN
+    -- Said again, edited, pinned or restored: it is to be told again. Every one of these writes created_at_s.
+    DELETE FROM consolidated_memories WHERE memory_id = new.id;
+END;
 
 CREATE TABLE current_versions ( -- the version that is served; no row: the base model
     user_id INTEGER PRIMARY KEY REFERENCES users(id) ON DELETE CASCADE,

@@ -16,6 +16,7 @@ from typing import BinaryIO, Literal, Unpack
 
 from familiar.memory import (
     backup,
+    consolidated,
     exchanges,
     feedback_table,
     files_table,
@@ -94,8 +95,7 @@ class Store:
 
     def default_user(self) -> int:
         """The id of the user that a store is made with."""
-        row = self._connection.first("SELECT min(id) FROM users")
-        return int(row[0]) if row else 1
+        return self.users.default()
 
     def counts(self, user_id: int) -> dict[str, int]:
         """How many rows a user has of each sort: exchanges, feedback and memories (the active ones), adapters."""
@@ -266,7 +266,8 @@ class Store:
     def erase(self, user_id: int, *, keep_user: bool = True) -> Forgotten:
         """Delete every row of a user's here and in the backups, or all but the user and their keys.
 
-        Their files are the caller's to remove. Raises ``NotFound`` (param ``user``).
+        Their files are the caller's to remove. Raises ``NotFound`` (param ``user``), and without ``keep_user``
+        ``InvalidInput`` for the default user.
         """
         return forgetting.erase(self._connection, user_id, self._clock(), keep_user=keep_user)
 
@@ -394,6 +395,21 @@ class Store:
     def set_current(self, user_id: int, number: int | None) -> None:
         """Serve that version from now on, or the base model for None. Raises ``NotFound`` (param ``version``)."""
         lineage.set_current(self._connection, user_id, number)
+
+    def set_consolidated(self, user_id: int, version: int, measured: Sequence[Memory]) -> None:
+        """Keep that a version follows these memories untold, and no others, as they were ``measured``.
+
+        One that was said again, changed, pinned or ended since is left out. Raises ``NotFound`` (param ``version``).
+        """
+        consolidated.put(self._connection, user_id, version, measured)
+
+    def consolidated(self, user_id: int, version: int) -> frozenset[str]:
+        """The ids of the memories that a version follows untold, which are not to be put into its prompts.
+
+        One leaves them when it is said again, changed, pinned or ended, and when two of the version's latest eight
+        replies to which it applied are corrected, bettered or called bad.
+        """
+        return consolidated.of_version(self._connection, user_id, version)
 
     def cached_logps(self, base_sha256: str, keys: Sequence[str]) -> dict[str, float]:
         """The reference log-probabilities (nats) that are known, by key."""

@@ -35,13 +35,14 @@ Trust = Literal["stated", "inferred", "untrusted"]
 
 Only ``stated`` and ``inferred`` signals train weights (design, decision 8)."""
 RunState = Literal["running", "promoted", "rejected", "failed", "stopped"]
-Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "meaning", "words and meaning"]
-"""Why a memory was shown: its scope, or what it shares with the request."""
+Reason = Literal["always", "pinned", "conversation", "same prompt", "words", "meaning", "words and meaning", "learnt"]
+"""Why a memory was shown: its scope, or what it shares with the request. One that is ``learnt`` applied without being
+shown, as the adapter that answered follows it untold."""
 
 
 @dataclass(frozen=True)
 class Used:
-    """A memory that was put into a prompt: why, and how well it matched (0 to 1; None where nothing was compared).
+    """A memory that was put into a prompt, or learnt: why, and how well it matched (0 to 1; None: not compared).
 
     At 0 it is no more alike to the request than any memory would be, but may be shown for being the only one near it.
     """
@@ -55,9 +56,9 @@ class Used:
 class Exchange:
     """One request and its reply, as served.
 
-    ``messages`` is what the client sent; ``used`` is what was added to it, in the order shown. ``adapter_version`` is
-    None when the base model answered alone. ``conversation_id`` is given by the store: requests whose history goes on
-    from one another are one conversation.
+    ``messages`` is what the client sent; ``used`` is what was added to it, in the order shown, then what was learnt.
+    ``adapter_version`` is None when the base model answered alone. ``conversation_id`` is given by the store: requests
+    whose history goes on from one another are one conversation.
     """
 
     id: str
@@ -78,7 +79,7 @@ class Exchange:
     @property
     def memory_ids(self) -> tuple[str, ...]:
         """The ids of the memories that were shown, in order."""
-        return tuple(used.memory_id for used in self.used)
+        return tuple(used.memory_id for used in self.used if used.reason != "learnt")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import pytest
 
 from familiar.daemon import cli
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Feedback, Memory, Message, Used
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Message, Used
 
 ME = 1
 
@@ -179,7 +179,7 @@ def test_a_memory_is_shown_with_all_that_is_known_of_it(run: Run, store: Store) 
     out = run("memory", "show", "mem-1").out
     assert re.search(r"applies\s+to requests that it has to do with", out)
     assert re.search(r"from\s+api, as fb-1, about the reply chatcmpl-1", out)
-    assert re.search(r"shown\s+1 time, last 2033-05-18", out)
+    assert re.search(r"used\s+1 time, last 2033-05-18", out)
     assert re.search(r"chatcmpl-2\s+answers the same request \(score 1.00\)\s+How long do eggs take\?", out)
     shown = run("memory", "show", "mem-1", "--json").json
     assert (shown["completion_id"], shown["shown_in"][0]["completion_id"]) == ("chatcmpl-1", "chatcmpl-2")
@@ -263,6 +263,32 @@ def test_why_says_what_a_reply_was_made_with(run: Run, store: Store) -> None:
     ]
     assert run("memory", "why", "chatcmpl-1", "--json").json["memories"][1]["state"] == "forgotten"
     assert "chatcmpl-9" in refused(run("memory", "why", "chatcmpl-9"))
+
+
+def test_what_the_adapter_follows_untold_is_named_with_its_version(run: Run, store: Store) -> None:
+    rule, other = add(store, "mem-1", "Use metric units."), add(store, "mem-2", "Like jazz.")
+    learned = LearningRun("run-1", ME, 1.0, "promoted", {}, "print")
+    store.add_run(learned)
+    for number in (1, 2):
+        version = AdapterVersion(ME, number, 2.0, f"adapters/1/v{number}", None, "b", "g", learned.id, (), {})
+        store.add_version(version, make_current=True)
+    store.set_consolidated(ME, 2, [rule])
+    messages = (Message(role="user", content="How far is the moon?"),)
+    used = (Used(other.id, "always"), Used(rule.id, "learnt"))
+    store.add_exchange(Exchange("chatcmpl-1", ME, 1e9, "familiar", messages, "Far.", 2, used))
+    assert [line.split("  ")[4].strip() for line in run("memory", "list").lines[1:]] == ["in v2", "active"]
+    assert re.search(
+        r"state\s+in v2: this adapter version follows it without being shown it", run("memory", "show", "mem-1").out
+    )
+    assert "in v2" in run("memory", "history", "mem-1").out
+    named = {"mem-1": 2, "mem-2": None}
+    for command in (("memory", "list"), ("memory", "search", "metric units jazz"), ("rule", "list")):
+        assert {each["id"]: each["consolidated_in"] for each in run(*command, "--json").json["data"]} == named
+    _, made, *memories = run("memory", "why").lines
+    assert made == "familiar: adapter v2 on the base model, shown one memory, following 1 untold"
+    assert memories[2:] == ["  mem-1: Use metric units.", "    is followed by the adapter, not in the prompt"]
+    store.set_current(ME, 1)
+    assert "in v" not in run("memory", "list").out
 
 
 def test_guesses_wait_for_a_yes_or_a_no(run: Run, store: Store) -> None:

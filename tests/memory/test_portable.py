@@ -25,6 +25,7 @@ ME = 1
 LEFT_OUT = {
     *("users", "api_keys", "user_ids", "memory_vectors", "background_vectors", "memory_changes", "logp_cache"),
     *("current_versions", "exchange_memories", "adapter_version_feedback", "familiar_migrations"),
+    "consolidated_memories",
 }
 """Tables that are not in an export under a name of their own."""
 

@@ -377,17 +377,15 @@ def test_missing_folder_is_made_for_the_owner_alone(tmp_path: Path) -> None:
 
 
 def test_durable_settings_are_on(store: Store) -> None:
-    settings = {
-        name: store._connection.read(f"PRAGMA {name}")[0][0]
-        for name in ("journal_mode", "synchronous", "foreign_keys", "secure_delete", "busy_timeout")
-    }
-    assert settings == {
+    expected = {
         "journal_mode": "wal",
         "synchronous": 2,
         "foreign_keys": 1,
         "secure_delete": 1,
+        "recursive_triggers": 1,
         "busy_timeout": 10_000,
     }
+    assert {name: store._connection.read(f"PRAGMA {name}")[0][0] for name in expected} == expected
 
 
 def test_what_is_not_a_database_is_a_bad_file(tmp_path: Path) -> None:
