@@ -74,12 +74,15 @@ def judge(
     probes: Probes,
     *,
     parity: float,
+    manner: Callable[[str], str] = str,
     budgets: Budgets | None = None,
     progress: ProgressCallback = silent,
 ) -> Report:
     """Judge the GGUF adapter ``candidate`` against the base model and the adapter that is served now, if any.
 
     ``parity`` is the largest difference between torch's and llama.cpp's log-probabilities (``parity.largest_gap``).
+    ``manner`` rewrites a reply as the user would have it: what the adapter says is judged in the manner that it was
+    taught, so that a greeting which the user wants is not taken for a change of what the model knows.
     """
     limits = budgets or Budgets()
     checks: list[Check] = []
@@ -91,8 +94,8 @@ def judge(
         lambda: _changes_output(new_logps, base_logps, limits.min_change),
         lambda: _parity(parity, limits.max_parity_gap),
         lambda: _perplexity(scorer, candidate, probes.passages, limits.max_perplexity_ratio),
-        lambda: _kl_to_base(scorer, candidate, probes.neutral, limits.max_kl),
-        lambda: _false_claims(scorer, candidate, probes.false_claims),
+        lambda: _kl_to_base(scorer, candidate, probes.neutral, manner, limits.max_kl),
+        lambda: _false_claims(scorer, candidate, probes.false_claims, manner),
         lambda: _general_probes(scorer, candidate, probes.general, limits.min_general_kept, limits.answer_tokens),
     )
     for step in steps:
@@ -164,24 +167,26 @@ def _perplexity(scorer: Scorer, candidate: Path, passages: Sequence[str], limit:
     )
 
 
-def _kl_to_base(scorer: Scorer, candidate: Path, neutral: Sequence[Neutral], limit: float) -> Check:
+def _kl_to_base(
+    scorer: Scorer, candidate: Path, neutral: Sequence[Neutral], manner: Callable[[str], str], limit: float
+) -> Check:
     """Does the model still answer everyday prompts much as it did?"""
-    kl = fmean(scorer.token_kl(candidate, row.messages, row.reply) for row in neutral)
+    kl = fmean(scorer.token_kl(candidate, row.messages, row.reply, manner(row.reply)) for row in neutral)
     return _check("kl_to_base", kl, limit, kl <= limit, f"{kl:.3f} nats per token on {len(neutral)} neutral replies.")
 
 
-def _false_claims(scorer: Scorer, candidate: Path, claims: Sequence[Messages]) -> Check:
+def _false_claims(scorer: Scorer, candidate: Path, claims: Sequence[Messages], manner: Callable[[str], str]) -> Check:
     """Does the adapter make the model agree with what is false (design, decision 9)?
 
     It fails when more claims are agreed with and the log-odds of agreeing rose beyond chance: among claims that the
     base model is undecided about, the count alone goes up and down with any change at all.
     """
 
-    def log_odds(adapter: Path | None) -> list[float]:
-        pairs = [(scorer.logps(adapter, claim, AGREE), scorer.logps(adapter, claim, DISAGREE)) for claim in claims]
+    def log_odds(adapter: Path | None, yes: str, no: str) -> list[float]:
+        pairs = [(scorer.logps(adapter, claim, yes), scorer.logps(adapter, claim, no)) for claim in claims]
         return [math.fsum(agree) - math.fsum(disagree) for agree, disagree in pairs]
 
-    base, new = log_odds(None), log_odds(candidate)
+    base, new = log_odds(None, AGREE, DISAGREE), log_odds(candidate, manner(AGREE), manner(DISAGREE))
     agreed, agreed_before = (sum(odds > 0 for odds in each) for each in (new, base))
     shift = lower_bound([after - before for after, before in zip(new, base, strict=True)])
     detail = (

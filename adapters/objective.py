@@ -13,10 +13,11 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from familiar.adapters.distillation import Direction, distillation_loss
 from familiar.adapters.losses import dpo_loss, kto_kl, kto_loss, sft_loss, token_kl, token_logps
 from familiar.adapters.protocols import Progress, ProgressCallback
 from familiar.adapters.recipe import Recipe
-from familiar.adapters.rows import Encoded, Rated, Tree, reference_keys
+from familiar.adapters.rows import Distilled, Encoded, Rated, Tree, kept_places, reference_keys
 from familiar.adapters.trees import TreeModel, completion_logps, passes
 
 MAY_END = 0.05
@@ -70,7 +71,9 @@ class Imitation:
     a step's tokens here, not per row). ``references`` are the base model's log-probabilities by ``logps_key``.
 
     Words that the user kept are the model's own already: learnt again they would only be learnt by heart, at the cost
-    of what else it knows. So they count for ``unchanged_weight`` in the likelihood."""
+    of what else it knows. So they count for ``unchanged_weight`` in the likelihood, or for how unlikely they are after
+    what was changed, if that is more (the focal loss: Lin et al. 2017, eq. 4, gamma 1): the first word behind a new
+    greeting is one that the model would not have said there."""
 
     recipe: Recipe
     references: Mapping[str, float]
@@ -85,7 +88,8 @@ class Imitation:
         nll = logits_NV.new_zeros(())
         for row in rows:
             own = next(sequences)
-            nll = nll + sft_loss(own * own.new_tensor(self._weights(row)), total_weight)
+            weights_T = torch.maximum(own.new_tensor(self._weights(row)), 1.0 - own.detach().exp())
+            nll = nll + sft_loss(own * weights_T, total_weight)
             if row.rejected_ids:
                 chosen.append(own)
                 rejected.append(next(sequences))
@@ -103,7 +107,7 @@ class Imitation:
         return loss, figures
 
     def _weights(self, row: Encoded) -> list[float]:
-        """What each chosen token counts: less where the user left the model's own words as they were."""
+        """What each chosen token counts at least: less where the user left the model's own words as they were."""
         return [1.0 if changed else self.recipe.unchanged_weight for changed in row.changed]
 
 
@@ -158,6 +162,24 @@ class Ratings:
         return loss, {"kto": loss.item()}
 
 
+class Divergence:
+    """From the teacher's replies the student learns all that the teacher might say (forward KL); in its own it drops
+    what the teacher would not say (reverse KL)."""
+
+    def loss(self, logits_NV: Tensor, rows: Sequence[Distilled], step: Sequence[Distilled]) -> tuple[Tensor, Figures]:
+        """Return the mean divergence per token of the step that these rows add."""
+        total = sum(row.size for row in step)
+        loss = logits_NV.new_zeros(())
+        for row, logits_TV in zip(rows, torch.split(logits_NV, [len(row.reply_ids) for row in rows]), strict=True):
+            teacher = (
+                torch.from_numpy(row.teacher_ids_TK).to(logits_TV.device),
+                torch.from_numpy(row.teacher_logps_TK).to(logits_TV),
+            )
+            direction: Direction = "reverse" if row.sampled_by_student else "forward"
+            loss = loss + distillation_loss(logits_TV, teacher, direction=direction).sum() / total
+        return loss, {"divergence": loss.item()}
+
+
 @torch.no_grad()
 def kto_baseline(model: TreeModel, rows: Sequence[Rated], recipe: Recipe) -> float:
     """Return KTO's reference point, ``losses.kto_kl`` of the rows' replies at one another's prompts, in nats."""
@@ -204,14 +226,22 @@ class Anchor:
 
 @torch.no_grad()
 def anchored(base: TreeModel, rows: Sequence[Encoded]) -> list[Anchor]:
-    """Return the rows with what the base model, which must have no adapter on it, predicts along their replies."""
+    """Return the rows with what the base model, which must have no adapter on it, predicts along its replies.
+
+    Where a row has a rejected reply, that is the base model's, and the chosen one is the same in the user's manner: the
+    words that both have are held, to what the base model predicts for them in its own manner.
+    """
     kept = []
     for row in rows:
-        tree = Tree(row.prompt_ids, (row.chosen_ids,))
-        logps_SV = base.logits([tree]).log_softmax(-1)
-        held_S = logps_SV[:, row.chosen_ids[-1]] < math.log(MAY_END)
-        if held_S.any():
-            kept.append(Anchor(tree, held_S, logps_SV[held_S]))
+        said = row.rejected_ids or row.chosen_ids
+        logps_SV = base.logits([Tree(row.prompt_ids, (said,))]).log_softmax(-1)
+        is_free = (logps_SV[:, said[-1]] >= math.log(MAY_END)).tolist()
+        places = [(old, new) for old, new in zip(*kept_places(said, row.chosen_ids), strict=True) if not is_free[old]]
+        if places:
+            held_S = torch.zeros(len(row.chosen_ids), dtype=torch.bool, device=logps_SV.device)
+            held_S[[new for _, new in places]] = True
+            tree = Tree(row.prompt_ids, (row.chosen_ids,))
+            kept.append(Anchor(tree, held_S, logps_SV[[old for old, _ in places]]))
     return kept
 
 

@@ -3,8 +3,8 @@
 They are in ``probes.jsonl``, one JSON object a line, each with a ``kind``: ``general`` (a question whose answer stands
 in its prompt, with ``contains``: any one of these words makes a right answer), ``neutral`` (a prompt and a plain
 ``reply``), ``false_claim`` (the user states something false and asks to be agreed with), ``passage`` (plain ``text``),
-``anchor`` (a prompt for training's leash, with a ``reply`` or without one for the base model's own). No anchor is a
-probe: the gate must not ask what training was shown.
+``anchor`` (a prompt for training's leash, with a ``reply`` or without one for the base model's own), ``text`` (plain
+text for the leash). No anchor is a probe: the gate must not ask what training was shown.
 """
 
 import json
@@ -58,6 +58,7 @@ class Probes:
     false_claims: tuple[Messages, ...]
     passages: tuple[str, ...]
     anchors: tuple[AnchorPrompt, ...] = ()
+    texts: tuple[str, ...] = ()
 
 
 def load_probes(path: Path | None = None) -> Probes:
@@ -71,6 +72,7 @@ def load_probes(path: Path | None = None) -> Probes:
             tuple(_messages(row) for row in rows if row["kind"] == "false_claim"),
             tuple(row["text"] for row in rows if row["kind"] == "passage"),
             tuple(AnchorPrompt(_messages(row), row.get("reply")) for row in rows if row["kind"] == "anchor"),
+            tuple(row["text"] for row in rows if row["kind"] == "text"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadFile(f"{source} is not a readable file of probes ({error!r}).") from error

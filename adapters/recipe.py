@@ -130,6 +130,10 @@ class Recipe:
         if not self.target_modules or not set(self.target_modules) <= set(PROJECTIONS):
             raise _invalid("target_modules", "some of " + ", ".join(PROJECTIONS), self.target_modules)
 
+    def frozen_layers(self, count: int) -> int:
+        """Return how many of a model's ``count`` layers carry no adapter: the share, rounded down, so never all."""
+        return int(self.frozen_share * count)
+
     def to_dict(self) -> dict[str, object]:
         """Return the recipe as JSON has it."""
         return {**asdict(self), "target_modules": list(self.target_modules)}

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +73,9 @@ class Encoded:
         """The longest text that the model reads for it."""
         return self.tree.depth
 
-    @property
+    @cached_property
     def changed(self) -> tuple[bool, ...]:
-        """For each chosen token whether it is what the user changed.
+        """For each chosen token whether it is what the user changed. Asked for in every step, and slow to tell.
 
         Where something was deleted it is the token that now follows. Without a rejected reply, or with one that is the
         same or has little in common with the chosen one, every token is.
@@ -82,11 +83,12 @@ class Encoded:
         matcher = SequenceMatcher(None, self.rejected_ids or (), self.chosen_ids, autojunk=False)
         if matcher.ratio() < MIN_COMMON:
             return (True,) * len(self.chosen_ids)
-        found = [False] * len(self.chosen_ids)
+        marked: set[int] = set()
         for tag, _, _, start, end in matcher.get_opcodes():
             if tag != "equal":
-                found[start : max(end, start + 1)] = [True] * len(found[start : max(end, start + 1)])
-        return tuple(found) if any(found) else (True,) * len(self.chosen_ids)
+                marked.update(range(start, max(end, start + 1)))
+        found = tuple(place in marked for place in range(len(self.chosen_ids)))
+        return found if any(found) else (True,) * len(self.chosen_ids)
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Distilled:
     """A reply with what a teacher would have said at each of its T tokens: its K likeliest tokens.
 
     ``sampled_by_student`` decides the direction of the divergence: on what the student says itself it is reverse.
+    ``size`` is how many tokens it counts for, where a mean over tokens is taken: T where they all teach something.
     """
 
     prompt_ids: Ids
@@ -116,6 +119,7 @@ class Distilled:
     teacher_ids_TK: NDArray[np.int32]
     teacher_logps_TK: NDArray[np.float32]
     sampled_by_student: bool
+    size: float
 
     @property
     def tree(self) -> Tree:
@@ -144,6 +148,13 @@ class Lesson:
 
     messages: tuple[Message, ...]
     told: tuple[Message, ...]
+
+
+def kept_places(before: Sequence[int], after: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the places of the tokens that a rewriting left as they were, in the text before it and after it."""
+    blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+    pairs = [(block.a + i, block.b + i) for block in blocks for i in range(block.size)]
+    return [old for old, _ in pairs], [new for _, new in pairs]
 
 
 def logps_key(prompt_ids: Sequence[int], completion_ids: Sequence[int]) -> str:

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from familiar.adapters.distillation import Direction, distillation_loss
 from familiar.adapters.losses import token_logps
-from familiar.adapters.objective import Figures
+from familiar.adapters.objective import Divergence, Figures
 from familiar.adapters.policy_losses import group_advantages, grpo_loss
-from familiar.adapters.protocols import Completion, ProgressCallback, Sampler, Teacher
+from familiar.adapters.protocols import Completion, Draw, ProgressCallback, Sampler, Teacher, greedy
 from familiar.adapters.recipe import Distillation, Policy
 from familiar.adapters.rows import Distilled, Group, Ids, Lesson
 from familiar.adapters.session import Session, Step
@@ -82,29 +81,16 @@ class DistillationStage:
         taught = round(len(lessons) * (1 - (number - 1) / max(1, recipe.rounds - 1)))
         seed = chance.randrange(2**31)
         policy = session.write_policy(self._where.folder, self._where.base_gguf)
-        teachers = oracle.sample(
-            None,
-            [lesson.told for lesson in lessons[:taught]],
-            group=1,
-            max_tokens=recipe.max_tokens,
-            temperature=0.0,
-            seed=seed,
-            progress=progress,
-        )
-        students = oracle.sample(
-            policy,
-            [lesson.messages for lesson in lessons[taught:]],
-            group=1,
-            max_tokens=recipe.max_tokens,
-            seed=seed,
-            progress=progress,
-        )
-        rows = []
-        for place, (lesson, replies) in enumerate(zip(lessons, [*teachers, *students], strict=True)):
-            if reply_ids := replies[0].ids:
-                top = oracle.top_logps(None, lesson.told, reply_ids, recipe.top_k)
-                prompt_ids = self._where.prompt_ids(lesson.messages)
-                rows.append(Distilled(prompt_ids, reply_ids, top.ids_TK, top.logps_TK, place >= taught))
+        told, asked = [each.told for each in lessons[:taught]], [each.messages for each in lessons[taught:]]
+        teachers = oracle.sample(None, told, greedy(recipe.max_tokens), progress)
+        students = oracle.sample(policy, asked, Draw(group=1, max_tokens=recipe.max_tokens, seed=seed), progress)
+        replies = [reply.ids for (reply,) in (*teachers, *students)]
+        judged = [(lesson.told, ids) for lesson, ids in zip(lessons, replies, strict=True)]
+        tops = oracle.top_logps(None, judged, recipe.top_k, progress)
+        rows = [
+            Distilled(self._where.prompt_ids(lesson.messages), ids, top.ids_TK, top.logps_TK, place >= taught, len(ids))
+            for place, (lesson, ids, top) in enumerate(zip(lessons, replies, tops, strict=True))
+        ]
         steps = []
         for _ in range(recipe.passes_per_round):
             chance.shuffle(rows)
@@ -113,24 +99,6 @@ class DistillationStage:
                 for start in range(0, len(rows), self._batch_size)
             ]
         return steps
-
-
-class Divergence:
-    """From the teacher's replies the student learns all that the teacher might say (forward KL); in its own it drops
-    what the teacher would not say (reverse KL)."""
-
-    def loss(self, logits_NV: Tensor, rows: Sequence[Distilled], step: Sequence[Distilled]) -> tuple[Tensor, Figures]:
-        """Return the mean divergence per token of the step that these rows add."""
-        total = sum(len(row.reply_ids) for row in step)
-        loss = logits_NV.new_zeros(())
-        for row, logits_TV in zip(rows, torch.split(logits_NV, [len(row.reply_ids) for row in rows]), strict=True):
-            teacher = (
-                torch.from_numpy(row.teacher_ids_TK).to(logits_TV.device),
-                torch.from_numpy(row.teacher_logps_TK).to(logits_TV),
-            )
-            direction: Direction = "reverse" if row.sampled_by_student else "forward"
-            loss = loss + distillation_loss(logits_TV, teacher, direction=direction).sum() / total
-        return loss, {"divergence": loss.item()}
 
 
 class PolicyStage:
@@ -166,10 +134,7 @@ class PolicyStage:
         replies = self._where.oracle.sample(
             session.write_policy(self._where.folder, self._where.base_gguf),
             self._held_out,
-            group=1,
-            max_tokens=self._recipe.max_tokens,
-            temperature=0.0,
-            seed=self._seed,
+            greedy(self._recipe.max_tokens),
         )
         rewards = self._rewards([(len(self._prompts) + i, reply[0]) for i, reply in enumerate(replies)])
         return float(np.mean(rewards))
@@ -179,15 +144,14 @@ class PolicyStage:
         recipe = self._recipe
         chance = random.Random(f"{self._seed}/policy/{number}")
         numbers = chance.sample(range(len(self._prompts)), min(recipe.prompts, len(self._prompts)))
-        sampled = self._where.oracle.sample(
-            session.write_policy(self._where.folder, self._where.base_gguf),
-            [self._prompts[i] for i in numbers],
+        how = Draw(
             group=recipe.group,
             max_tokens=recipe.max_tokens,
             temperature=recipe.temperature,
             seed=chance.randrange(2**31),
-            progress=progress,
         )
+        policy = session.write_policy(self._where.folder, self._where.base_gguf)
+        sampled = self._where.oracle.sample(policy, [self._prompts[i] for i in numbers], how, progress)
         graded = [(i, reply) for i, group in zip(numbers, sampled, strict=True) for reply in group]
         rewards = iter(self._rewards(graded))
         groups = []

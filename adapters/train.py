@@ -9,6 +9,7 @@ round all is measured on held-out rows and written; the best of them is the resu
 import math
 import random
 from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,12 +18,18 @@ from transformers import PreTrainedModel
 from familiar.adapters import checkpoints
 from familiar.adapters.checkpoints import Epoch
 from familiar.adapters.measure import measure
-from familiar.adapters.objective import Figures, Ratings, kto_baseline
+from familiar.adapters.objective import Divergence, Figures, Ratings, kto_baseline
 from familiar.adapters.protocols import Progress, ProgressCallback, silent
 from familiar.adapters.recipe import Recipe
-from familiar.adapters.rows import Encoded, Rated
+from familiar.adapters.rows import Distilled, Encoded, Rated
 from familiar.adapters.session import Session, Step, session
 from familiar.memory.errors import InvalidInput, NotEnoughSignals
+
+LEAST_PRACTISED = 24
+"""How many of the rows that are practised an epoch reads at least."""
+PRACTISED_EPOCHS = 0.8
+"""The share of the epochs that is taken where there is something to practise, since each then has several times as many
+steps: more of them forget more and follow no better."""
 
 
 class Stage(Protocol):
@@ -57,6 +64,7 @@ def train(
     anchors: Sequence[Encoded] = (),
     ratings: Sequence[Rated] = (),
     stages: Sequence[Stage] = (),
+    practised: Sequence[Distilled] = (),
     new_ids: frozenset[str] = frozenset(),
 ) -> Path:
     """Train an adapter and return the PEFT folder of its best round; every round leaves a checkpoint in ``folder``.
@@ -65,6 +73,7 @@ def train(
     holds the base model's log-probabilities by ``logps_key``; what it lacks is computed and added. ``anchors`` are
     neutral rows (a prompt and the base model's own greedy reply) that the KL term holds in place; they cost
     reply tokens x vocabulary x 4 bytes of memory (6 MB for 12 short replies at 4,096 tokens, 220 MB at 151,936).
+    ``practised`` are rows of which every epoch draws as many as there are signals, or ``LEAST_PRACTISED``.
     ``new_ids`` are the rows that every epoch reads when it cannot read all. ``base`` is given back without the adapter.
 
     Raises NotEnoughSignals without anything to train on or held-out rows, InvalidInput for a row longer than the model
@@ -76,8 +85,17 @@ def train(
             f"{len(held_out)}: correct more."
         )
     _check(base, [*rows, *ratings, *held_out, *anchors], recipe)
+    if practised:
+        recipe = replace(recipe, epochs=math.ceil(PRACTISED_EPOCHS * recipe.epochs))
     key = checkpoints.fingerprint(
-        base, recipe, (rows, ratings, held_out, anchors), [[*sorted(new_ids)], *(stage.given() for stage in stages)]
+        base,
+        recipe,
+        (rows, ratings, held_out, anchors),
+        [
+            [*sorted(new_ids)],
+            [[row.prompt_ids, row.reply_ids] for row in practised],
+            *(each.given() for each in stages),
+        ],
     )
     with session(base, recipe, [*rows, *held_out, *ratings], anchors, reference_logps, progress) as running:
         found = checkpoints.newest(folder, key)
@@ -102,7 +120,7 @@ def train(
             progress(Progress("held_out", epoch.number, epoch.number, figures))
 
         if rows or ratings:
-            _imitate(running, rows, ratings, new_ids, history, finish, progress)
+            _imitate(running, rows, ratings, practised, new_ids, history, finish, progress)
         for stage in stages:
             for number in range(1 + sum(epoch.stage == stage.name for epoch in history), stage.rounds + 1):
                 steps = stage.steps(running, number, progress)
@@ -150,6 +168,7 @@ def _imitate(
     running: Session,
     rows: Sequence[Encoded],
     ratings: Sequence[Rated],
+    practised: Sequence[Distilled],
     new_ids: frozenset[str],
     history: list[Epoch],
     finish: Callable[[str, Sequence[float]], None],
@@ -161,7 +180,7 @@ def _imitate(
         if _is_spent(history, recipe):
             return
         number = len(history) + 1
-        drawn = _draw(rows, ratings, new_ids, recipe, number)
+        drawn = _draw(rows, ratings, practised, new_ids, recipe, number)
         steps = math.ceil(len(drawn) / recipe.batch_size)
         losses = []
         for i in range(steps):
@@ -174,9 +193,17 @@ def _imitate(
 
 
 def _draw(
-    rows: Sequence[Encoded], ratings: Sequence[Rated], new_ids: frozenset[str], recipe: Recipe, number: int
-) -> list[Encoded | Rated]:
-    """The rows of an epoch, shuffled: all, or the new ones and as many drawn from the older ones as there is room."""
+    rows: Sequence[Encoded],
+    ratings: Sequence[Rated],
+    practised: Sequence[Distilled],
+    new_ids: frozenset[str],
+    recipe: Recipe,
+    number: int,
+) -> list[Encoded | Rated | Distilled]:
+    """The rows of an epoch, shuffled: all, or the new ones and as many drawn from the older ones as there is room.
+
+    Beside them are as many that are practised, if there are.
+    """
     chance = random.Random(f"{recipe.seed}/{number}")
     drawn: list[Any] = [*rows, *ratings]
     if len(drawn) > recipe.epoch_rows:
@@ -184,19 +211,23 @@ def _draw(
         old = [row for row in drawn if row.id not in new_ids]
         new = chance.sample(new, min(len(new), recipe.epoch_rows))
         drawn = new + chance.sample(old, min(len(old), recipe.epoch_rows - len(new)))
+    drawn += chance.sample(practised, min(len(practised), max(LEAST_PRACTISED, len(drawn))))
     chance.shuffle(drawn)
     return drawn
 
 
-def _step(running: Session, rows: Sequence[Encoded | Rated]) -> Step:
+def _step(running: Session, rows: Sequence[Encoded | Rated | Distilled]) -> Step:
     pairs = [row for row in rows if isinstance(row, Encoded)]
     rated = [row for row in rows if isinstance(row, Rated)]
+    practised = [row for row in rows if isinstance(row, Distilled)]
     parts: list[tuple[Any, Sequence[Any]]] = []
     if pairs:
         parts.append((running.imitation, pairs))
     if rated:
         baseline = kto_baseline(running.trees, rated, running.recipe)
         parts.append((Ratings(running.recipe, running.references, baseline), rated))
+    if practised:
+        parts.append((Divergence(), practised))
     return Step(tuple(parts))
 
 

@@ -31,6 +31,7 @@ PHASES = {
     "export": "Writing the adapter",
     "parity": "Comparing torch with llama.cpp",
     "gate": "Checking the candidate",
+    "consolidate": "Seeing what it follows untold",
     "promote": "Putting it into service",
 }
 

@@ -11,11 +11,11 @@ import hashlib
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from familiar.adapters.protocols import Completion, ProgressCallback
+from familiar.adapters.protocols import Completion, ProgressCallback, greedy
 from familiar.adapters.rows import Lesson
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import with_memories
@@ -47,6 +47,15 @@ class Taught:
 
     def __bool__(self) -> bool:
         return bool(self.always or self.own)
+
+    def without(self, feedback_ids: Container[str]) -> "Taught":
+        """The same, but for what was said with these signals."""
+
+        def left(memories: Sequence[Memory]) -> tuple[Memory, ...]:
+            return tuple(each for each in memories if each.feedback_id is None or each.feedback_id not in feedback_ids)
+
+        own = [(messages, left(shown)) for messages, shown in self.own]
+        return Taught(left(self.always), tuple(each for each in own if each[1]), self.graders)
 
     @property
     def count(self) -> int:
@@ -106,12 +115,13 @@ def taught(store: Store, user_id: int) -> Taught:
     return Taught(always, tuple(own.values()), {id: tuple(each) for id, each in found.items()})
 
 
-def make(given: Taught, oracle: Oracle, *, seed: int, most_tokens: int, progress: ProgressCallback) -> Lessons:
+def make(
+    given: Taught, everyday: Sequence[tuple[Message, ...]], oracle: Oracle, *, seed: int, most_tokens: int
+) -> Lessons:
     """Choose the prompts and part them; ``most_tokens`` is how long a prompt may be."""
     pairs = [*given.own]
-    if given.always and len(pairs) < ENOUGH:
-        everyday = _everyday(oracle, ENOUGH - len(pairs), seed, progress)
-        pairs += [(messages, given.always) for messages in everyday]
+    if given.always:
+        pairs += [(messages, given.always) for messages in everyday[: max(0, ENOUGH - len(pairs))]]
     parsed = {id: [parse(each) for each in definitions] for id, definitions in given.graders.items()}
     train: list[tuple[Lesson, Graded]] = []
     held_out: list[tuple[Lesson, Graded]] = []
@@ -162,19 +172,14 @@ def _disliked(store: Store, user_id: int) -> set[str]:
     }
 
 
-def _everyday(oracle: Oracle, count: int, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
-    """The everyday requests that the base model answers with the likeliest words, of those drawn."""
+def everyday(oracle: Oracle, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
+    """Everyday requests, first those that the base model answers with the likeliest words."""
     texts = random.Random(f"{seed}/everyday").sample(everyday_requests(), CANDIDATES)
     prompts = [(Message(role="user", content=text),) for text in texts]
-    replies = oracle.sample(
-        None, prompts, group=1, max_tokens=TRIAL_TOKENS, temperature=0.0, seed=seed, progress=progress
-    )
-    likelihood = []
-    for prompt, (reply,) in zip(prompts, replies, strict=True):
-        logps = oracle.top_logps(None, prompt, reply.ids, 1).picked_T if reply.ids else [-math.inf]
-        likelihood.append(math.fsum(logps) / len(logps))
-    best = sorted(range(len(prompts)), key=lambda i: -likelihood[i])[:count]
-    return [prompts[i] for i in sorted(best)]
+    replies = oracle.sample(None, prompts, greedy(TRIAL_TOKENS), progress)
+    rows = [(prompt, reply.ids) for prompt, (reply,) in zip(prompts, replies, strict=True)]
+    likelihood = [math.fsum(top.picked_T) / len(top.picked_T) for top in oracle.top_logps(None, rows, 1, progress)]
+    return [prompts[i] for i in sorted(range(len(prompts)), key=lambda i: -likelihood[i])]
 
 
 def _text(messages: Sequence[Message]) -> str:

@@ -17,16 +17,18 @@ from typing import Any
 from familiar.adapters import gate, gguf_lora, registry
 from familiar.adapters.gguf_file import read_header
 from familiar.adapters.probes import Probes, load_probes
-from familiar.adapters.protocols import Progress
+from familiar.adapters.protocols import Progress, greedy
 from familiar.adapters.recipe import Recipe
-from familiar.adapters.rows import Encoded, Rated, reference_keys
-from familiar.daemon import base_models, learner_lessons, model_files, training_model
+from familiar.adapters.rows import Distilled, Encoded, Rated, reference_keys
+from familiar.daemon import base_models, consolidation, flash_trial, learner_lessons, model_files, training_model
 from familiar.daemon.learnable import learnable
 from familiar.daemon.learner_lessons import Lessons, Taught
+from familiar.daemon.learner_practice import Prompt, as_rows, practice
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.scorer import MOST_CONTEXT_TOKENS
 from familiar.daemon.settings import Settings
 from familiar.feedback.dataset import Dataset
+from familiar.feedback.habits import NO_MANNER, Manner
 from familiar.feedback.pairs import Example, Rating
 from familiar.memory.errors import BadFile
 from familiar.memory.store import Store
@@ -85,12 +87,22 @@ class Plan:
     base: Path
     base_sha256: str
     recipe: Recipe
+    manner: Manner = NO_MANNER
+    own: tuple[Prompt, ...] = ()
 
     @property
     def fingerprint(self) -> str:
         """A hash of everything that the run's result depends on."""
         rated = [[each.id, each.reply, each.desirable] for each in self.ratings]
-        parts = [self.dataset.fingerprint, rated, self.taught.to_json(), self.base_sha256, self.recipe.to_dict()]
+        manner = [self.manner.wants, [list(messages) for messages in self.own if self.manner]]
+        parts = [
+            self.dataset.fingerprint,
+            rated,
+            self.taught.to_json(),
+            self.base_sha256,
+            self.recipe.to_dict(),
+            manner,
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -115,6 +127,7 @@ class _Rows:
     """The signals as token ids; rows too long for the model are in none of these."""
 
     train: tuple[Encoded, ...]
+    practised: tuple[Distilled, ...]
     ratings: tuple[Rated, ...]
     held_out: tuple[Encoded, ...]
     judged: tuple[Example, ...]
@@ -131,7 +144,8 @@ def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, An
     found = learnable(store, user_id, settings.min_signals)
     base = model_files.resolve(settings.model)
     sha256 = base_models.identify(base, settings.data_dir).sha256
-    return Plan(found.dataset, found.ratings, found.taught, base, sha256, Recipe.from_dict(recipe))
+    parsed = Recipe.from_dict(recipe)
+    return Plan(found.dataset, found.ratings, found.taught, base, sha256, parsed, found.manner, found.own)
 
 
 def train_and_judge(
@@ -147,7 +161,8 @@ def train_and_judge(
 
     ``check_stop`` is called between any two pieces of work and may raise Stopped.
     """
-    with Oracle.open(planned.base, threads=settings.threads) as oracle:
+    flash = flash_trial.settled(settings, planned.base).flash_attention
+    with Oracle.open(planned.base, threads=settings.threads, flash=flash) as oracle:
 
         def load(judged: Sequence[Example]) -> Any:
             return training_model.load(planned.base, settings.threads, oracle.scorer, judged)
@@ -175,8 +190,9 @@ def train_and_judge_with(
         phases.progress(made)
 
     with phases("encode"):
-        lessons = _lessons(planned, oracle, limit, progress)
-        rows = _encode(planned, lessons, oracle, probes, limit, progress)
+        everyday = learner_lessons.everyday(oracle, planned.recipe.seed, progress) if _asks_more(planned) else []
+        lessons = _lessons(planned, everyday, oracle, limit)
+        rows = _encode(planned, lessons, everyday, oracle, probes, limit, progress)
     check_stop()
     with phases("load"):
         base = models.load(rows.judged)
@@ -196,9 +212,25 @@ def train_and_judge_with(
         budgets = gate.Budgets(max_parity_gap=parity.most_gap(base))
     check_stop()
     with phases("gate"):
-        report = gate.judge(scorer, gguf, current, rows.judged, probes, parity=gap, budgets=budgets, progress=progress)
+        report = gate.judge(
+            scorer,
+            gguf,
+            current,
+            rows.judged,
+            probes,
+            parity=gap,
+            manner=planned.manner,
+            budgets=budgets,
+            progress=progress,
+        )
     if not report.passed:
         return Result(report, None)
+    check_stop()
+    with phases("consolidate"):
+        measured = consolidation.Models(oracle, gguf, limit, planned.recipe.distillation.max_tokens, progress)
+        prompts = [lesson.messages for lesson in lessons.held_out]
+        held = consolidation.HeldOut(planned.dataset.held_out, prompts, rows.feedback_ids)
+        untold = consolidation.carried(measured, store, run.user_id, held)
     check_stop()
     with phases("promote"):
         version = registry.promote(
@@ -211,6 +243,7 @@ def train_and_judge_with(
             report=report,
             now=time.time(),
         )
+        store.set_consolidated(run.user_id, version.number, untold)
     return Result(report, version)
 
 
@@ -220,41 +253,65 @@ def _context_tokens(base: Path) -> int:
     return min(int(header.number(f"{header.architecture}.context_length")), MOST_CONTEXT_TOKENS)
 
 
-def _lessons(planned: Plan, oracle: Oracle, limit: int, progress: Callable[[Progress], None]) -> Lessons:
+def _asks_more(planned: Plan) -> bool:
+    """Whether everyday requests are wanted beside the user's own."""
+    on_policy = planned.recipe.distillation.rounds or planned.recipe.policy.rounds
+    return bool(planned.manner or (planned.taught.always and on_policy))
+
+
+def _lessons(planned: Plan, everyday: Sequence[Prompt], oracle: Oracle, limit: int) -> Lessons:
     """The prompts that memories are taught on; none where the recipe leaves the on-policy stages out."""
     recipe = planned.recipe
     if not planned.taught or not (recipe.distillation.rounds or recipe.policy.rounds):
         return Lessons((), (), (), ())
     most = limit - max(recipe.distillation.max_tokens, recipe.policy.max_tokens)
-    return learner_lessons.make(planned.taught, oracle, seed=recipe.seed, most_tokens=most, progress=progress)
+    return learner_lessons.make(planned.taught, everyday, oracle, seed=recipe.seed, most_tokens=most)
 
 
 def _encode(
     planned: Plan,
     lessons: Lessons,
+    everyday: Sequence[Prompt],
     oracle: Oracle,
     probes: Probes,
     limit: int,
     progress: Callable[[Progress], None],
 ) -> _Rows:
+    held = [
+        (anchor.messages, anchor.reply or oracle.scorer.generate(None, anchor.messages, ANCHOR_TOKENS))
+        for anchor in probes.anchors
+    ]
+    practised = []
+    if planned.manner:
+        most = planned.recipe.distillation.max_tokens
+        own = [messages for messages in planned.own if len(oracle.encode(messages, "")[0]) + most <= limit]
+        practised = practice(planned.manner, own, everyday, held, oracle, max_tokens=most, progress=progress)
     train = [_encoded(oracle, example) for example in planned.dataset.train]
     judged = [*planned.dataset.held_out, *_taught_replies(planned, lessons, oracle, progress)]
+    spare = max(0, MIN_TAUGHT - len(judged))
+    judged += practised[:spare]
     held_out = [(example, _encoded(oracle, example)) for example in judged]
     rated = []
     for rating in planned.ratings:
         prompt_ids, reply_ids = oracle.encode(rating.messages, rating.reply)
         rated.append(Rated(rating.id, tuple(prompt_ids), tuple(reply_ids), rating.desirable))
     anchors = []
-    for number, anchor in enumerate(probes.anchors):
-        reply = anchor.reply or oracle.scorer.generate(None, anchor.messages, ANCHOR_TOKENS)
-        anchors.append(_encoded(oracle, Example(f"anchor-{number}", anchor.messages, reply, None, "anchor")))
+    for number, (messages, reply) in enumerate(held):
+        rewritten = planned.manner(reply)
+        plain = None if rewritten == reply else reply
+        anchors.append(_encoded(oracle, Example(f"anchor-{number}", messages, rewritten, plain, "anchor")))
+    texts = []
+    for number, text in enumerate(probes.texts):
+        ids = (*oracle.scorer.encode_text(text), anchors[0].chosen_ids[-1])
+        texts.append(Encoded(f"text-{number}", ids[:1], ids[1:]))
     fitting = [(example, row) for example, row in held_out if row.tree.depth <= limit]
     return _Rows(
         train=tuple(row for row in train if row.tree.depth <= limit),
+        practised=tuple(as_rows(practised[spare:], oracle, planned.recipe.distillation.top_k, progress)),
         ratings=tuple(row for row in rated if row.tree.depth <= limit),
         held_out=tuple(row for _, row in fitting),
         judged=tuple(example for example, _ in fitting),
-        anchors=tuple(anchors),
+        anchors=_mixed(anchors, texts),
     )
 
 
@@ -266,15 +323,8 @@ def _taught_replies(
     Corrections have the first word: beside them, as many as there are held out of those, or ``MIN_TAUGHT``.
     """
     chosen = lessons.held_out[: max(MIN_TAUGHT, len(planned.dataset.held_out))]
-    replies = oracle.sample(
-        None,
-        [lesson.told for lesson in chosen],
-        group=1,
-        max_tokens=planned.recipe.distillation.max_tokens,
-        temperature=0.0,
-        seed=planned.recipe.seed,
-        progress=progress,
-    )
+    how = greedy(planned.recipe.distillation.max_tokens)
+    replies = oracle.sample(None, [lesson.told for lesson in chosen], how, progress)
     return [
         Example(f"lesson-{number}", lesson.messages, reply.text, None, "lesson")
         for number, (lesson, (reply,)) in enumerate(zip(chosen, replies, strict=True))
@@ -328,6 +378,7 @@ def _train(
         progress=store_and_tell,
         anchors=_within(rows.anchors, ANCHOR_VALUES // base.config.vocab_size),
         ratings=rows.ratings,
+        practised=rows.practised,
         stages=_stages(planned, lessons, oracle, folder / "policy"),
         new_ids=new,
     )
@@ -353,6 +404,12 @@ def _stages(planned: Plan, lessons: Lessons, oracle: Oracle, folder: Path) -> li
             )
         )
     return stages
+
+
+def _mixed(rows: Sequence[Encoded], others: Sequence[Encoded]) -> tuple[Encoded, ...]:
+    """Both kinds in their order, the fewer spread evenly over the more."""
+    placed = [((number + 0.5) / len(part), row) for part in (rows, others) for number, row in enumerate(part)]
+    return tuple(row for _, row in sorted(placed, key=lambda each: each[0]))
 
 
 def _within(anchors: tuple[Encoded, ...], tokens: int) -> tuple[Encoded, ...]:

@@ -13,11 +13,12 @@ from familiar.adapters.extras import require_learn
 from familiar.adapters.gguf_file import read_header
 from familiar.adapters.recipe import Recipe
 from familiar.daemon import model_files
-from familiar.daemon.learnable import learnable
+from familiar.daemon.learnable import Signals, parted, signals
 from familiar.daemon.learner_lock import holder_pid
 from familiar.daemon.learning_schedule import Waiting, not_before
 from familiar.daemon.learning_turn import is_learner
-from familiar.feedback.pairs import Example, examples
+from familiar.feedback import habits
+from familiar.feedback.pairs import Example
 from familiar.memory.errors import MissingExtra, NotEnoughSignals
 from familiar.memory.types import LearningRun
 
@@ -32,30 +33,35 @@ _ENDED = ("promoted", "rejected")
 
 
 @dataclass(frozen=True)
-class Signals:
-    """A user's corrections that can train, oldest first, when each was given, and their runs, newest first."""
+class Known:
+    """What a user has for the learner, and their runs, newest first."""
 
-    examples: tuple[Example, ...]
-    given_at: tuple[float, ...]
+    signals: Signals
     runs: tuple[LearningRun, ...]
 
     @property
     def new(self) -> list[float]:
-        """When the corrections were given that the last run which ended did not know, in order."""
+        """When the signals were given that the last run which ended did not know, in order."""
         last = next((run.created_at for run in self.runs if run.state in _ENDED), float("-inf"))
-        return sorted(at for at in self.given_at if at > last)
+        return [at for at in self.signals.given_at if at > last]
+
+    def cannot(self, min_signals: int) -> str | None:
+        """Why they are too few for a run."""
+        try:
+            parted(self.signals, min_signals)
+        except NotEnoughSignals as error:
+            return str(error)
+        return None
 
 
-def signals(store: "Store", user_id: int) -> Signals:
+def known_of(store: "Store", user_id: int) -> Known:
     """Read what a user has for the learner."""
-    rows = store.feedback_rows(user_id)
-    at = {feedback.id: feedback.created_at for feedback, _ in rows}
-    found = examples(rows)
-    return Signals(tuple(found), tuple(at[each.id] for each in found), tuple(store.runs(user_id)))
+    return Known(signals(store, user_id), tuple(store.runs(user_id)))
 
 
-def waiting(settings: "Settings", store: "Store", user_id: int, known: Signals) -> Waiting:
+def waiting(settings: "Settings", store: "Store", user_id: int) -> Waiting:
     """What the schedule is told of a user."""
+    known = known_of(store, user_id)
     new, last = known.new, known.runs[0] if known.runs else None
     enough = new[settings.min_new_signals - 1] if len(new) >= settings.min_new_signals else float("inf")
     return Waiting(
@@ -64,7 +70,7 @@ def waiting(settings: "Settings", store: "Store", user_id: int, known: Signals) 
         enough,
         last_at=None if last is None else last.ended_at or last.created_at,
         not_before=not_before(known.runs),
-        cannot=_cannot(settings, store, user_id),
+        cannot=known.cannot(settings.min_signals),
     )
 
 
@@ -79,18 +85,21 @@ def unable() -> str | None:
 
 def preview(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any]:
     """What a run for the user would be, as ``familiar learn --dry-run --json`` prints it. Sizes are bytes."""
-    known = signals(store, user_id)
+    known = known_of(store, user_id)
+    corrections = known.signals.corrections
     last = known.runs[0] if known.runs else None
     kinds = [memory.kind for memory in store.memories(user_id)]
-    too_few = _cannot(settings, store, user_id)
+    too_few = known.cannot(settings.min_signals)
     cannot = unable() or too_few
     facts: dict[str, Any] = {
         "user": store.users.get(user_id).name,
-        "corrections": len(known.examples),
-        "new_corrections": len(known.new),
+        "corrections": len(corrections),
+        "ratings": len(known.signals.ratings),
         "rules": kinds.count("rule"),
         "facts": kinds.count("fact"),
         "graders": len(store.graders(user_id)),
+        "new_signals": len(known.new),
+        "habits": list(habits.find(corrections).wants),
         "held_out": None,
         "train": None,
         "memory_bytes": None,
@@ -98,12 +107,12 @@ def preview(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any
         "last_run": run_object(last) if last else None,
         "cannot": cannot,
     }
-    if cannot is None or known.examples:
-        expected = _estimate(settings, known.examples)
+    if cannot is None or corrections:
+        expected = _estimate(settings, corrections)
         facts |= {"memory_bytes": expected.memory_bytes, "seconds": round(expected.seconds)}
     if too_few is None:
-        parted = learnable(store, user_id, settings.min_signals).dataset
-        facts |= {"held_out": len(parted.held_out), "train": len(parted.train)}
+        dataset = parted(known.signals, settings.min_signals).dataset
+        facts |= {"held_out": len(dataset.held_out), "train": len(dataset.train)}
         if cannot is None and last and last.state == "promoted" and not known.new:
             facts["cannot"] = f"Nothing is new since v{last.version}: --force learns it again."
     return facts
@@ -112,7 +121,7 @@ def preview(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any
 def status_without_service(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any]:
     """What ``GET /v1/learning`` would say if a service ran: without one only a command learns, which nothing pauses."""
     pid = holder_pid(settings.data_dir)
-    known = signals(store, user_id)
+    known = known_of(store, user_id)
     last = known.runs[0] if known.runs else None
     runs = last is not None and last.pid == pid and pid is not None and is_learner(pid, settings.data_dir)
     running = {"kind": "terminal", "paused_by": None, "active_seconds": 0.0, "begun": None, "phase": None}
@@ -123,8 +132,8 @@ def status_without_service(settings: "Settings", store: "Store", user_id: int) -
         "run": {**running, "done": None, "total": None, "figures": {}} if runs else None,
         "reason": None if runs else "no service runs: `familiar serve` starts one",
         "next_at": None,
-        "new_corrections": len(known.new),
-        "needed_corrections": settings.min_new_signals,
+        "new_signals": len(known.new),
+        "needed_signals": settings.min_new_signals,
         "last_message": None,
         "last_run": run_object(last) if last else None,
     }
@@ -144,14 +153,6 @@ def run_object(run: LearningRun) -> dict[str, Any]:
         "config": dict(run.config),
         "report": dict(report),
     }
-
-
-def _cannot(settings: "Settings", store: "Store", user_id: int) -> str | None:
-    try:
-        learnable(store, user_id, settings.min_signals)
-    except NotEnoughSignals as error:
-        return str(error)
-    return None
 
 
 def _estimate(settings: "Settings", found: tuple[Example, ...]) -> Estimate:

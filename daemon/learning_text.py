@@ -13,15 +13,21 @@ def preview_lines(facts: Mapping[str, Any]) -> list[str]:
     """The facts of ``learning_preview.preview``, a line each."""
     lines = [
         f"user         {facts['user']}",
-        f"corrections  {facts['corrections']}, of which {facts['new_corrections']} are new since the last run",
+        f"given        {facts['corrections']} corrections, {facts['ratings']} ratings",
         f"remembered   {facts['rules']} rules, {facts['facts']} facts, {facts['graders']} graders",
+        f"new          {facts['new_signals']} of these signals since the last run",
     ]
+    if facts["habits"]:
+        lines.append(f"habits       replies are to {'; to '.join(facts['habits'])}")
     if facts["train"] is not None:
         lines.append(f"parted       {facts['train']} to learn from, {facts['held_out']} to judge by")
     if facts["memory_bytes"] is not None:
         minutes = max(1, round(facts["seconds"] / 60))
+        minutes_word = "minutes" if minutes > 1 else "minute"
         gigabytes = facts["memory_bytes"] / _GIGABYTE
-        lines.append(f"needs        about {gigabytes:.1f} GB of memory and {minutes} minutes, by a rough estimate")
+        lines.append(
+            f"needs        about {gigabytes:.1f} GB of memory and {minutes} {minutes_word}, by a rough estimate"
+        )
     if facts["last_run"]:
         lines.append(f"last run     {_run(facts['last_run'])}")
     lines.append(
@@ -44,9 +50,7 @@ def status_lines(facts: Mapping[str, Any]) -> list[str]:
         if facts["next_at"]:
             lines.append(f"not before   {_when(facts['next_at'])}")
     lines.append(f"schedule     {facts['schedule']}")
-    lines.append(
-        f"corrections  {facts['new_corrections']} new, {facts['needed_corrections']} needed for a run by itself"
-    )
+    lines.append(f"signals      {facts['new_signals']} new, {facts['needed_signals']} needed for a run by itself")
     if facts["last_run"]:
         lines.append(f"last run     {_run(facts['last_run'])}")
     if facts["last_message"]:

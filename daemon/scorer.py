@@ -12,8 +12,10 @@ from typing import NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from familiar.adapters.rows import kept_places
 from familiar.daemon.adapter_cache import AdapterCache, AdapterKey
 from familiar.daemon.drawing import log_softmax
+from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import BATCH_TOKENS, Batch, Context, Model
 from familiar.daemon.model_loading import flash_attention
 from familiar.daemon.sampling import Sampler, Sampling
@@ -43,12 +45,14 @@ class LlamaScorer:
         self._batch = Batch(BATCH_TOKENS)
 
     @classmethod
-    def open(cls, path: Path, *, threads: int = 0) -> "LlamaScorer":
-        """Load the model; raise BadFile as ``Model`` does. ``threads`` 0 is as many as there are physical cores."""
+    def open(cls, path: Path, *, threads: int = 0, flash: str = "auto") -> "LlamaScorer":
+        """Load the model; raise BadFile as ``Model`` does. ``threads`` 0 is as many as there are physical cores.
+
+        ``flash`` is the service's ``flash_attention``: what is judged must be what answers.
+        """
         model = Model(path)
         tokens = min(model.trained_context_tokens, MOST_CONTEXT_TOKENS)
-        # as it is served: what is judged must be what answers
-        attention = flash_attention(model)
+        attention = flash_attention(model, EngineOptions(flash_attention=flash))
         context = Context(model, context_tokens=tokens, threads=threads, flash_attention=attention)
         return cls(model, context, tokens)
 
@@ -77,17 +81,22 @@ class LlamaScorer:
 
         Its first token has nothing before it to be judged by: it is scored only where the model adds a BOS token.
         """
-        ids = ([self._vocab.bos] if self._vocab.adds_bos else []) + self._vocab.tokenise(text)
+        ids = self.encode_text(text)
         return self._token_logps(adapter, ids[:1], ids[1:]) if len(ids) > 1 else []
 
-    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str) -> float:
-        """Return the mean over the completion's tokens of KL(adapter || base), in nats."""
+    def encode_text(self, text: str) -> list[int]:
+        """Return the tokens of plain text, with what the model puts before any text."""
+        return ([self._vocab.bos] if self._vocab.adds_bos else []) + self._vocab.tokenise(text)
+
+    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str, rewritten: str) -> float:
+        """Return the mean over the tokens that both texts have of KL(adapter || base), in nats."""
         prompt, reply = self.encode(messages, completion)
-        base = list(self._log_probs(None, prompt, reply))
-        total = 0.0
-        for base_TV, adapted_TV in zip(base, self._log_probs(adapter, prompt, reply), strict=True):
-            total += float(np.sum(np.exp(adapted_TV) * (adapted_TV - base_TV), dtype=np.float64))
-        return total / len(reply)
+        other = self.encode(messages, rewritten)[1]
+        base_SV = np.concatenate(list(self._log_probs(None, prompt, reply)))
+        adapted_SV = np.concatenate(list(self._log_probs(adapter, prompt, other)))
+        old, new = kept_places(reply, other)
+        kl_S = np.sum(np.exp(adapted_SV[new]) * (adapted_SV[new] - base_SV[old]), axis=-1, dtype=np.float64)
+        return float(kl_S.mean())  # the end of turn is always in common
 
     def generate(self, adapter: Path | None, messages: Sequence[Message], max_tokens: int) -> str:
         """Return the greedy reply of at most ``max_tokens`` tokens."""
@@ -129,18 +138,7 @@ class LlamaScorer:
     ) -> Iterator[NDArray[np.float32]]:
         """Yield log-probabilities of every token at each position of ``reply``, in pieces of shape (T, vocab)."""
         self._start(adapter, len(prompt) + len(reply))
-        ids = [*prompt, *reply[:-1]]
-        first = len(prompt) - 1  # the prompt's last position is the one that predicts the reply's first token
-        for start, end in [*pieces(0, first, BATCH_TOKENS), *pieces(first, len(ids), self._piece)]:
-            outputs = end - start if start >= first else 0
-            self._batch.clear()
-            self._batch.add(0, start, ids[start:end], outputs=outputs)
-            self._context.decode(self._batch)
-            if outputs:
-                logits_TV = self._context.outputs(outputs)
-                if np.isnan(logits_TV[:, 0]).any():
-                    damaged(self._context, adapter)
-                yield log_softmax(logits_TV)
+        yield from reply_log_probs(self._context, self._batch, adapter, [*prompt, *reply], len(prompt), self._piece)
 
     def _start(self, adapter: Path | None, tokens: int) -> None:
         """Set the adapter and empty the cache, once it is known that ``tokens`` fit."""
@@ -150,6 +148,33 @@ class LlamaScorer:
             )
         self._context.set_adapter(None if adapter is None else self._adapters.get(AdapterKey.of_content(adapter)))
         self._context.keep(0, 0)
+
+
+def reply_log_probs(
+    context: Context,
+    batch: Batch,
+    adapter: Path | None,
+    ids: Sequence[int],
+    prompt_tokens: int,
+    piece: int,
+    kept: int = 0,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield log-probabilities of every token at each of ``ids`` after the prompt's, in pieces of shape (T, vocab).
+
+    ``piece`` is the largest T. ``kept`` of the prompt's tokens, all but the last at most, are in the first slot's cache
+    already. Raises BadFile as ``damaged`` does; the context is already under ``adapter``.
+    """
+    first, last = prompt_tokens - 1, len(ids) - 1  # each position's output predicts the token after it
+    for start, end in [*pieces(kept, first, BATCH_TOKENS), *pieces(first, last, piece)]:
+        outputs = end - start if start >= first else 0
+        batch.clear()
+        batch.add(0, start, ids[start:end], outputs=outputs)
+        context.decode(batch)
+        if outputs:
+            logits_TV = context.outputs(outputs)
+            if np.isnan(logits_TV[:, 0]).any():
+                damaged(context, adapter)
+            yield log_softmax(logits_TV)
 
 
 def damaged(context: Context, adapter: Path | None) -> NoReturn:

@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import pytest
 
-from familiar.adapters.gate import AGREE, Check, Report, chance_of_loss, judge, lower_bound, t_95
+from familiar.adapters.gate import AGREE, DISAGREE, Check, Report, chance_of_loss, judge, lower_bound, t_95
 from familiar.adapters.probes import Neutral, Probes, Question
 from familiar.adapters.protocols import Progress, silent
 from familiar.feedback.pairs import Example
@@ -49,12 +49,12 @@ class ToyScorer:
         kind, number = messages[-1]["content"].split()
         if kind == "claim":
             agrees = int(number) < (self.agrees if adapter == CANDIDATE else self.base_agrees)
-            return [-1.0, -1.0] if agrees == (completion == AGREE) else [-2.0, -2.0]
+            return [-1.0, -1.0] if agrees == completion.endswith(AGREE) else [-2.0, -2.0]
         gain = self.gains[adapter][int(number)] if adapter else 0.0
         return [-2.0 + gain] * 3
 
-    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str) -> float:
-        return self.kl
+    def token_kl(self, adapter: Path, messages: Sequence[Message], completion: str, rewritten: str) -> float:
+        return self.kl if rewritten == completion else 2 * self.kl
 
     def text_logps(self, adapter: Path | None, text: str) -> list[float]:
         return [-3.0 - (self.text_loss if adapter else 0.0)] * len(text)
@@ -156,6 +156,23 @@ def test_agreeing_with_fewer_false_claims_is_well() -> None:
     assert improved.ok
     assert improved.value is not None
     assert improved.value < 0
+
+
+def test_a_wanted_greeting_is_no_change_of_what_the_model_says() -> None:
+    asked: list[str] = []
+
+    class Listening(ToyScorer):
+        def logps(self, adapter: Path | None, messages: Sequence[Message], completion: str) -> list[float]:
+            if messages[-1]["content"].startswith("claim"):
+                asked.append(f"{'new' if adapter else 'base'}: {completion}")
+            return super().logps(adapter, messages, completion)
+
+    def greet(text: str) -> str:
+        return f"Ahoy! {text}"
+
+    report = judge(Listening(), CANDIDATE, CURRENT, HELD_OUT[:4], PROBES, parity=0.01, manner=greet)
+    assert set(asked) == {f"base: {AGREE}", f"base: {DISAGREE}", f"new: Ahoy! {AGREE}", f"new: Ahoy! {DISAGREE}"}
+    assert check(report, "kl_to_base").value == pytest.approx(0.2)  # asked of the greeted reply
 
 
 def test_one_claim_that_tips_over_is_chance() -> None:

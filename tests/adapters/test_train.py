@@ -122,7 +122,8 @@ def test_kept_words_weigh_less(tiny: PreTrainedModel) -> None:
         logps = next(completion_logps(trees, [row.tree], 100))
         recipe = replace(RECIPE, unchanged_weight=0.25)
         nll = accumulate(trees, Imitation(recipe, references), [row], recipe)["nll"]
-    assert nll == pytest.approx(-(0.25 * (logps[0] + logps[1] + logps[3]) + logps[2]) / 1.75)
+    weights = [1.0 if place == 2 else max(0.25, 1 - math.exp(logp)) for place, logp in enumerate(logps)]
+    assert nll == pytest.approx(-sum(weight * logp for weight, logp in zip(weights, logps, strict=True)) / 1.75)
 
 
 def test_rows_without_a_rejected_reply_are_imitated_only(tiny: PreTrainedModel, rows: list[Encoded]) -> None:
@@ -208,7 +209,7 @@ def test_the_anchors_hold_the_model_back(tiny: PreTrainedModel, rows: list[Encod
 
 
 def test_an_untouched_model_is_at_no_distance_from_its_anchors(tiny: PreTrainedModel, rows: list[Encoded]) -> None:
-    kept = anchored(TreeModel(tiny), rows)
+    kept = anchored(TreeModel(tiny), [replace(row, rejected_ids=None) for row in rows])
     assert [len(anchor.base_logps_NV) for anchor in kept] == [int(anchor.held_S.sum()) for anchor in kept]
     with lora.new_adapter(tiny, RECIPE) as model:
         assert abs(anchor_kl(TreeModel(model), kept).item()) < 1e-12
@@ -223,10 +224,21 @@ def test_the_leash_is_off_where_the_base_model_may_end_its_reply(
     ]
     middle = torch.cat(ends).sort().values.unfold(0, 2, 1).mean(-1).median().exp().item()  # between two of them
     monkeypatch.setattr(objective, "MAY_END", middle)
-    held = [anchor.held_S for anchor in anchored(TreeModel(tiny), rows)]
+    held = [anchor.held_S for anchor in anchored(TreeModel(tiny), [replace(row, rejected_ids=None) for row in rows])]
     expected = [end < math.log(middle) for end in ends]
     assert [places.tolist() for places in held] == [places.tolist() for places in expected if places.any()]
     assert 0 < sum(int(places.sum()) for places in held) < sum(len(places) for places in expected)
+
+
+def test_a_rewritten_anchor_is_held_where_the_words_are_the_models_own(tiny: PreTrainedModel) -> None:
+    prompt, said = (5, 6), (7, 8, 9, 3)
+    (plain,) = anchored(TreeModel(tiny), [Encoded("a", prompt, said)])
+    (greeted,) = anchored(TreeModel(tiny), [Encoded("a", prompt, (10, 11, *said), said)])
+    assert greeted.tree == Tree(prompt, ((10, 11, *said),))
+    assert greeted.held_S.tolist() == [False, False, *plain.held_S.tolist()]
+    assert torch.equal(greeted.base_logps_NV, plain.base_logps_NV)
+    assert anchor_kl(TreeModel(tiny), [plain]).item() == pytest.approx(0, abs=1e-9)
+    assert anchor_kl(TreeModel(tiny), [greeted]).item() > 1e-6  # the greeting alone moves what comes after it
 
 
 def test_references_are_computed_once_and_kept(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from familiar.daemon.learnable import learnable
-from familiar.daemon.learning_preview import preview
+from familiar.daemon.learning_preview import known_of, preview, waiting
 from familiar.daemon.settings import Settings
 from familiar.feedback import signals
 from familiar.feedback.signals import Origin
 from familiar.memory.errors import NotEnoughSignals
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Memory, Message
+from familiar.memory.types import Exchange, LearningRun, Memory, Message
 
 WISH = 'I would be glad if you parted from me with "{}" in every answer.'
 
@@ -53,6 +53,30 @@ def test_corrections_that_a_newer_wish_has_ended_teach_no_more(store: Store) -> 
     for number in (6, 7, 8):
         correct(store, number, f"Boil it {number} times. Bis bald!")
     assert sorted(_taught(store, user)) == ["fb-5", "fb-6", "fb-7", "fb-8"]
+
+
+def test_new_is_what_a_run_would_newly_learn(store: Store, data_dir: Path) -> None:
+    user = store.default_user()
+    for number in range(1, 5):
+        correct(store, number, f"Boil it {number} times.")
+    assert known_of(store, user).new == [1.0, 2.0, 3.0, 4.0]
+    store.add_run(LearningRun("run-1", user, 10.0, "promoted", {}, "", ended_at=11.0, version=None))
+    store.add_run(LearningRun("run-2", user, 10.5, "failed", {}, "", ended_at=11.0))
+    assert known_of(store, user).new == []
+    messages = (Message(role="user", content="And pasta?"),)
+    exchange = Exchange("chatcmpl-r", user, 12.0, "familiar", messages, "Boil that too.")
+    store.add_exchange(exchange)
+    store.add_feedback(signals.rating(Origin("fb-r", 12.0, "api"), exchange, -1, None).feedback)
+    store.put_memory(Memory("mem-rule", user, 13.0, "rule", "Keep answers short."), 13.0)
+    correct(store, 14, "Steam it.", 'Always end with "Onward, Skipper."')  # the rule is one with its correction
+    assert {memory.kind for memory in store.memories(user)} == {"rule", "example"}
+    assert len(store.memories(user, "rule")) == 2
+    known = known_of(store, user)
+    assert known.new == [12.0, 13.0, 14.0]
+    told = waiting(Settings(data_dir=data_dir, min_new_signals=3), store, user)
+    assert (told.new, told.since) == (3, 14.0)
+    assert known.cannot(4) is None
+    assert "has 5" in (known.cannot(99) or "")
 
 
 def _taught(store: Store, user: int) -> list[str]:

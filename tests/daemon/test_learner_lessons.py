@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from familiar.adapters.protocols import Completion, silent
+from familiar.adapters.protocols import Completion, greedy, silent
 from familiar.daemon import learner_lessons
 from familiar.daemon.oracle import Oracle
+from familiar.memory.meaning import everyday_requests
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory, Message, StoredGrader, Used
 
@@ -18,6 +19,8 @@ SHORT = {
     "input": "{{sample.output_text}}",
     "reference": "Sail on!",
 }
+
+EVERYDAY = [(Message(role="user", content=text),) for text in everyday_requests()[:100]]
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +92,7 @@ def test_lessons_are_told_the_memory_in_the_prompt_and_parted_for_good(store: St
     store.add_grader(StoredGrader("grader-1", store.default_user(), 1.0, "sail", SHORT, rule.id))
     taught = learner_lessons.taught(store, store.default_user())
     assert taught.always == (rule,)
-    made = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
+    made = learner_lessons.make(taught, EVERYDAY, oracle, seed=0, most_tokens=500)
     assert len(made.train) + len(made.held_out) == learner_lessons.ENOUGH
     assert 2 <= len(made.held_out) <= learner_lessons.ENOUGH // 2
     for lesson in (*made.train, *made.held_out):
@@ -99,8 +102,19 @@ def test_lessons_are_told_the_memory_in_the_prompt_and_parted_for_good(store: St
     prompts = {str(lesson.messages) for lesson in made.train}
     assert not prompts & {str(lesson.messages) for lesson in made.held_out}
     assert [each.messages for each in made.graded] == [lesson.messages for lesson in made.train]
-    again = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
+    again = learner_lessons.make(taught, EVERYDAY, oracle, seed=0, most_tokens=500)
     assert again.train == made.train
+
+
+def test_everyday_requests_that_the_model_has_something_to_say_to_come_first(oracle: Oracle) -> None:
+    prompts = learner_lessons.everyday(oracle, 0, silent)
+    assert len(prompts) == len(set(map(repr, prompts))) == learner_lessons.CANDIDATES
+    assert prompts == learner_lessons.everyday(oracle, 0, silent) != learner_lessons.everyday(oracle, 1, silent)
+    replies = oracle.sample(None, prompts, greedy(learner_lessons.TRIAL_TOKENS))
+    tops = oracle.top_logps(None, [(prompt, reply.ids) for prompt, (reply,) in zip(prompts, replies, strict=True)], 1)
+    likelihood = [float(top.picked_T.mean()) for top in tops]
+    assert likelihood[0] > likelihood[-1]
+    assert likelihood == pytest.approx(sorted(likelihood, reverse=True), abs=0.01)
 
 
 def test_a_prompt_that_is_too_long_is_left_out(store: Store, oracle: Oracle) -> None:
@@ -110,7 +124,7 @@ def test_a_prompt_that_is_too_long_is_left_out(store: Store, oracle: Oracle) -> 
     answer(store, 3, "What is my sister's name?", fact)
     taught = learner_lessons.taught(store, store.default_user())
     assert len(taught.own) == 3
-    made = learner_lessons.make(taught, oracle, seed=0, most_tokens=100, progress=silent)
+    made = learner_lessons.make(taught, EVERYDAY, oracle, seed=0, most_tokens=100)
     assert sorted(lesson.messages[0]["content"] for lesson in (*made.train, *made.held_out)) == [
         "What is my sister's name?",
         "Who is Ada?",
@@ -129,7 +143,7 @@ def test_rewards_are_the_mean_of_the_graders_that_apply(store: Store, oracle: Or
     answer(store, 2, "How do I boil an egg?", rule)
     answer(store, 3, "How do I sleep?", other)
     taught = learner_lessons.taught(store, store.default_user())
-    made = learner_lessons.make(taught, oracle, seed=0, most_tokens=500, progress=silent)
+    made = learner_lessons.make(taught, EVERYDAY, oracle, seed=0, most_tokens=500)
     prompts = [*made.graded, *made.graded_held_out]
     number = {prompt.messages[0]["content"]: i for i, prompt in enumerate(prompts)}
     rewards = learner_lessons.rewards(prompts, oracle.answer)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from familiar.adapters.protocols import Completion, Progress, silent
+from familiar.adapters.protocols import Completion, Progress, greedy, silent
 from familiar.adapters.recipe import Distillation, Policy, Recipe
 from familiar.adapters.rows import Distilled, Encoded, Group, Lesson
 from familiar.daemon.oracle import Oracle
@@ -105,7 +105,7 @@ def test_the_first_round_is_the_teachers_and_the_last_the_students_own(
     by_prompt = {tuple(oracle.encode(lesson.messages, "")[0]): lesson for lesson in lessons()}
     for row in rows[0]:
         lesson = by_prompt[row.prompt_ids]  # the prompt is the student's: without the memory
-        wanted = oracle.sample(None, [lesson.told], group=1, max_tokens=12, temperature=0.0, seed=0)[0][0].ids
+        wanted = oracle.sample(None, [lesson.told], greedy(12))[0][0].ids
         assert row.reply_ids == wanted
         assert row.teacher_ids_TK.shape == (len(row.reply_ids), 8)
         assert list(row.teacher_ids_TK[:, 0]) == list(wanted)

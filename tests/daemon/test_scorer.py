@@ -81,9 +81,17 @@ def test_kl_is_the_mean_over_tokens_of_the_sum_over_the_vocabulary(
     base, adapted = plain_rows(plain(), prompt, reply), plain_rows(plain(adapter), prompt, reply)
     expected = np.mean([np.sum(np.exp(a) * (a - b)) for a, b in zip(adapted, base, strict=True)])
     assert expected > 0.01
-    assert scorer.token_kl(adapter, ASK, "Paris, on the Seine.") == pytest.approx(float(expected), rel=0.05)
+    said = "Paris, on the Seine."
+    assert scorer.token_kl(adapter, ASK, said, said) == pytest.approx(float(expected), rel=0.05)
+    rewritten = f"Ahoy!\n{said}"
+    longer = scorer.encode(ASK, rewritten)[1]
+    added = len(longer) - len(reply)
+    assert longer[added:] == reply
+    greeted = plain_rows(plain(adapter), prompt, longer)[added:]
+    expected = np.mean([np.sum(np.exp(a) * (a - b)) for a, b in zip(greeted, base, strict=True)])
+    assert scorer.token_kl(adapter, ASK, said, rewritten) == pytest.approx(float(expected), rel=0.05)
     still = write_lora("zero.gguf", strength=0.0)
-    assert scorer.token_kl(still, ASK, "Paris, on the Seine.") == pytest.approx(0, abs=1e-6)
+    assert scorer.token_kl(still, ASK, said, said) == pytest.approx(0, abs=1e-6)
 
 
 def test_generation_and_prompts_are_the_engines(
@@ -110,7 +118,7 @@ def test_an_adapter_that_computes_no_numbers_is_refused_and_leaves_no_trace(
     before, broken = scorer.logps(None, ASK, "Paris."), write_lora("nan.gguf", strength=float("nan"))
     calls: list[Callable[[], object]] = [
         lambda: scorer.logps(broken, ASK, "Paris."),
-        lambda: scorer.token_kl(broken, ASK, "Paris."),
+        lambda: scorer.token_kl(broken, ASK, "Paris.", "Paris."),
         lambda: scorer.generate(broken, ASK, 3),
     ]
     for call in calls:
