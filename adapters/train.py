@@ -25,11 +25,13 @@ from familiar.adapters.rows import Distilled, Encoded, Rated
 from familiar.adapters.session import Session, Step, session
 from familiar.memory.errors import InvalidInput, NotEnoughSignals
 
-LEAST_PRACTISED = 24
+LEAST_PRACTISED = 32
 """How many of the rows that are practised an epoch reads at least."""
 PRACTISED_EPOCHS = 0.8
 """The share of the epochs that is taken where there is something to practise, since each then has several times as many
 steps: more of them forget more and follow no better."""
+PRACTISED_LEASH = 2.5
+"""How many times the KL weight is taken there: the anchors are in the user's manner, and do not fight the lesson."""
 
 
 class Stage(Protocol):
@@ -86,7 +88,8 @@ def train(
         )
     _check(base, [*rows, *ratings, *held_out, *anchors], recipe)
     if practised:
-        recipe = replace(recipe, epochs=math.ceil(PRACTISED_EPOCHS * recipe.epochs))
+        epochs = math.ceil(PRACTISED_EPOCHS * recipe.epochs)
+        recipe = replace(recipe, epochs=epochs, kl_weight=PRACTISED_LEASH * recipe.kl_weight)
     key = checkpoints.fingerprint(
         base,
         recipe,

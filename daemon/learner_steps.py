@@ -43,6 +43,9 @@ ANCHOR_TOKENS = 48
 ANCHOR_VALUES = 64_000_000
 """How many of the base model's log-probabilities, tokens x vocabulary, are kept for that: 256 MB of float32."""
 
+TEXT_TURNS = 2
+"""How often each plain text is among the anchors: no user wants a manner of it, so nothing in it fights the lesson."""
+
 PARITY_ROWS = 3
 MIN_TAUGHT = 8
 """Replies with memories in the prompt that judge a run, beside few corrections: chance decides among fewer."""
@@ -290,6 +293,7 @@ def _encode(
     judged = [*planned.dataset.held_out, *_taught_replies(planned, lessons, oracle, progress)]
     spare = max(0, MIN_TAUGHT - len(judged))
     judged += practised[:spare]
+    practice_rows = as_rows(practised[spare:], oracle, planned.recipe.distillation.top_k, progress)
     held_out = [(example, _encoded(oracle, example)) for example in judged]
     rated = []
     for rating in planned.ratings:
@@ -307,11 +311,11 @@ def _encode(
     fitting = [(example, row) for example, row in held_out if row.tree.depth <= limit]
     return _Rows(
         train=tuple(row for row in train if row.tree.depth <= limit),
-        practised=tuple(as_rows(practised[spare:], oracle, planned.recipe.distillation.top_k, progress)),
+        practised=tuple(row for row in practice_rows if row.tree.depth <= limit),
         ratings=tuple(row for row in rated if row.tree.depth <= limit),
         held_out=tuple(row for _, row in fitting),
         judged=tuple(example for example, _ in fitting),
-        anchors=_mixed(anchors, texts),
+        anchors=_mixed(anchors, TEXT_TURNS * texts),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -17,8 +18,8 @@ from familiar.adapters.folders import read_manifest
 from familiar.adapters.objective import Imitation, accumulate, add_references, anchor_kl, anchored
 from familiar.adapters.protocols import Progress, silent
 from familiar.adapters.recipe import Recipe
-from familiar.adapters.rows import Encoded, Tree, logps_key, reference_keys
-from familiar.adapters.train import best, learning_rate_at, train
+from familiar.adapters.rows import Distilled, Encoded, Tree, logps_key, reference_keys
+from familiar.adapters.train import PRACTISED_EPOCHS, best, learning_rate_at, train
 from familiar.adapters.trees import TreeModel, completion_logps
 from familiar.memory.errors import InvalidInput, LearningFailed, NotEnoughSignals
 
@@ -239,6 +240,25 @@ def test_a_rewritten_anchor_is_held_where_the_words_are_the_models_own(tiny: Pre
     assert torch.equal(greeted.base_logps_NV, plain.base_logps_NV)
     assert anchor_kl(TreeModel(tiny), [plain]).item() == pytest.approx(0, abs=1e-9)
     assert anchor_kl(TreeModel(tiny), [greeted]).item() > 1e-6  # the greeting alone moves what comes after it
+
+
+def test_what_is_practised_is_learnt_beside_the_corrections(
+    tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path
+) -> None:
+    def practised(first: int) -> Distilled:
+        reply = (first, first + 1, 3)
+        ids_TK = np.array([(token, (token + 1) % 60) for token in reply], np.int32)
+        logps_TK = np.array([(0.0, -100.0)] * 3, np.float32)  # as sure as can be
+        return Distilled((5, first), reply, ids_TK, logps_TK, sampled_by_student=False, size=3.0)
+
+    seen: list[Progress] = []
+    given = [practised(first) for first in range(20, 30)]
+    run(tiny, rows, tmp_path, replace(RECIPE, epochs=5), practised=given, progress=seen.append)
+    assert len(history(tmp_path)) == math.ceil(PRACTISED_EPOCHS * 5)
+    found = [made.figures["divergence"] for made in seen if "divergence" in made.figures]
+    assert sum(found[-4:]) < 0.8 * sum(found[:4])
+    run(tiny, rows, tmp_path / "without", replace(RECIPE, epochs=5))
+    assert len(history(tmp_path / "without")) == 5
 
 
 def test_references_are_computed_once_and_kept(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:

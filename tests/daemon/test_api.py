@@ -62,7 +62,7 @@ def test_a_reply_is_a_chat_completion(service: Any) -> None:
     assert reply.usage.total_tokens == reply.usage.prompt_tokens + 6
     told = reply.model_extra["familiar"]
     timings = told.pop("timings")
-    assert told.pop("learned") == told.pop("pending") == told.pop("memories") == []
+    assert all(told.pop(name) == [] for name in ("learned", "pending", "memories", "consolidated"))
     assert told == {"adapter_version": None, "trimmed_messages": 0, "notice": None}
     assert set(timings) == {"queued_ms", "prompt_ms", "predicted_ms"}
     assert all(value > 0 for value in timings.values())
