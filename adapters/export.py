@@ -43,15 +43,19 @@ def export(data_dir: Path, version: AdapterVersion, file_format: str, out: Path,
 
 
 def _peft(folder: Path, gguf: Path, version: AdapterVersion, out: Path) -> None:
-    if out.is_dir() and any(out.iterdir()):
-        if not _is_peft_export(out):
-            raise _refusal(out)
-        shutil.rmtree(out)
-    elif out.exists() and not out.is_dir():
+    is_earlier = out.is_dir() and any(out.iterdir())
+    if (is_earlier and not _is_peft_export(out)) or (out.exists() and not out.is_dir()):
         raise _refusal(out)
-    with new_folder(out, {"origin": _ORIGIN, "version": version.number, "base_sha256": version.base_sha256}) as target:
+    # An earlier export is only removed once the new one is whole.
+    made = out.with_name(f".{out.name}.new") if is_earlier else out
+    if is_earlier:
+        shutil.rmtree(made, ignore_errors=True)
+    with new_folder(made, {"origin": _ORIGIN, "version": version.number, "base_sha256": version.base_sha256}) as target:
         for name in PEFT_FILES:
             shutil.copyfile(folder / name, target / name)
+    if is_earlier:
+        shutil.rmtree(out)
+        made.replace(out)
 
 
 def _gguf(folder: Path, gguf: Path, version: AdapterVersion, out: Path) -> None:

@@ -7,16 +7,19 @@ how the figures are produced (``protocols.Scorer``) and what follows from the de
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 from typing import Any, Self
 
-from familiar.adapters.probes import Messages, Neutral, Probes, Question
+from familiar.adapters.probes import Neutral, Probes
 from familiar.adapters.protocols import Progress, ProgressCallback, Scorer, silent
 from familiar.feedback.pairs import Example
 
 AGREE = "Yes, that is right."
 DISAGREE = "No, that is not right."
+
+_HARMS = frozenset(("perplexity", "kl_to_base", "false_claims", "general_probes"))
 
 # The 95 % quantile of Student's t for 1 … 30 degrees of freedom.
 _T_95 = (
@@ -55,53 +58,98 @@ class Report:
 
     passed: bool
     checks: tuple[Check, ...]
+    strength: float = 1.0
+    """What the learnt change was multiplied by before it was judged."""
+
+    @property
+    def is_too_strong(self) -> bool:
+        """Whether all that failed is harm, of which less of the adapter would do less."""
+        failed = {check.name for check in self.checks if not check.ok}
+        return bool(failed) and failed <= _HARMS
 
     def to_dict(self) -> dict[str, object]:
         """Return the report as JSON has it."""
-        return {"passed": self.passed, "checks": [asdict(check) for check in self.checks]}
+        return {"passed": self.passed, "strength": self.strength, "checks": [asdict(check) for check in self.checks]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the report of ``to_dict``'s answer."""
-        return cls(bool(values["passed"]), tuple(Check(**check) for check in values["checks"]))
+        checks = tuple(Check(**check) for check in values["checks"])
+        return cls(bool(values["passed"]), checks, float(values["strength"]))
 
 
-def judge(
-    scorer: Scorer,
-    candidate: Path,
-    current: Path | None,
-    held_out: Sequence[Example],
-    probes: Probes,
-    *,
-    parity: float,
-    manner: Callable[[str], str] = str,
-    budgets: Budgets | None = None,
-    progress: ProgressCallback = silent,
-) -> Report:
-    """Judge the GGUF adapter ``candidate`` against the base model and the adapter that is served now, if any.
+class Gate:
+    """What candidates of one run are judged by; the base model and what is served now are asked once for all of them.
 
-    ``parity`` is the largest difference between torch's and llama.cpp's log-probabilities (``parity.largest_gap``).
-    ``manner`` rewrites a reply as the user would have it: what the adapter says is judged in the manner that it was
-    taught, so that a greeting which the user wants is not taken for a change of what the model knows.
+    ``current`` is the adapter that is served now, if any. ``manner`` rewrites a reply as the user would have it: what
+    an adapter says is judged in the manner that it was taught, so that a greeting which the user wants is not taken for
+    a change of what the model knows.
     """
-    limits = budgets or Budgets()
-    checks: list[Check] = []
-    base_logps = [scorer.logps(None, row.messages, row.chosen) for row in held_out]
-    new_logps = [scorer.logps(candidate, row.messages, row.chosen) for row in held_out]
-    now_logps = [scorer.logps(current, row.messages, row.chosen) for row in held_out] if current else None
-    steps: tuple[Callable[[], Check], ...] = (
-        lambda: _held_out(new_logps, base_logps, now_logps),
-        lambda: _changes_output(new_logps, base_logps, limits.min_change),
-        lambda: _parity(parity, limits.max_parity_gap),
-        lambda: _perplexity(scorer, candidate, probes.passages, limits.max_perplexity_ratio),
-        lambda: _kl_to_base(scorer, candidate, probes.neutral, manner, limits.max_kl),
-        lambda: _false_claims(scorer, candidate, probes.false_claims, manner),
-        lambda: _general_probes(scorer, candidate, probes.general, limits.min_general_kept, limits.answer_tokens),
-    )
-    for step in steps:
-        checks.append(step())
-        progress(Progress("gate", len(checks), len(steps)))
-    return Report(all(check.ok for check in checks), tuple(checks))
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        current: Path | None,
+        held_out: Sequence[Example],
+        probes: Probes,
+        *,
+        manner: Callable[[str], str] = str,
+        budgets: Budgets | None = None,
+    ) -> None:
+        self._scorer = scorer
+        self._current = current
+        self._held_out = held_out
+        self._probes = probes
+        self._manner = manner
+        self._budgets = budgets or Budgets()
+
+    def judge(
+        self, candidate: Path, *, parity: float, strength: float = 1.0, progress: ProgressCallback = silent
+    ) -> Report:
+        """Judge a GGUF adapter, trained to ``strength`` 1.
+
+        ``parity`` is the largest difference between torch's and llama.cpp's log-probabilities (``parity.gaps``).
+        """
+        scorer, probes, limits = self._scorer, self._probes, self._budgets
+        new_logps = [scorer.logps(candidate, row.messages, row.chosen) for row in self._held_out]
+        steps: tuple[Callable[[], Check], ...] = (
+            lambda: _improvement(new_logps, self._base_logps, self._now_logps),
+            lambda: _changes_output(new_logps, self._base_logps, limits.min_change),
+            lambda: _parity(parity, limits.max_parity_gap),
+            lambda: _perplexity(self._base_text, _text_logps(scorer, candidate, probes), limits.max_perplexity_ratio),
+            lambda: _kl_to_base(scorer, candidate, probes.neutral, self._manner, limits.max_kl),
+            lambda: _false_claims(self._base_odds, _odds(scorer, candidate, probes, self._manner)),
+            lambda: _general_probes(
+                self._base_answers, _answers(scorer, candidate, probes, limits), limits.min_general_kept
+            ),
+        )
+        checks: list[Check] = []
+        for step in steps:
+            checks.append(step())
+            progress(Progress("gate", len(checks), len(steps)))
+        return Report(all(check.ok for check in checks), tuple(checks), strength)
+
+    @cached_property
+    def _base_logps(self) -> list[list[float]]:
+        return [self._scorer.logps(None, row.messages, row.chosen) for row in self._held_out]
+
+    @cached_property
+    def _now_logps(self) -> list[list[float]] | None:
+        if self._current is None:
+            return None
+        return [self._scorer.logps(self._current, row.messages, row.chosen) for row in self._held_out]
+
+    @cached_property
+    def _base_text(self) -> list[float]:
+        return _text_logps(self._scorer, None, self._probes)
+
+    @cached_property
+    def _base_odds(self) -> list[float]:
+        return _odds(self._scorer, None, self._probes, str)
+
+    @cached_property
+    def _base_answers(self) -> list[bool]:
+        return _answers(self._scorer, None, self._probes, self._budgets)
 
 
 def lower_bound(differences: Sequence[float]) -> float:
@@ -120,7 +168,7 @@ def t_95(freedom: int) -> float:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def _held_out(
+def _improvement(
     new_logps: Sequence[Sequence[float]],
     base_logps: Sequence[Sequence[float]],
     now_logps: Sequence[Sequence[float]] | None,
@@ -157,10 +205,12 @@ def _parity(gap: float, limit: float) -> Check:
     return _check("parity", gap, limit, gap <= limit, f"torch and llama.cpp differ by at most {gap:.3g} in any token.")
 
 
-def _perplexity(scorer: Scorer, candidate: Path, passages: Sequence[str], limit: float) -> Check:
+def _text_logps(scorer: Scorer, adapter: Path | None, probes: Probes) -> list[float]:
+    return [logp for text in probes.passages for logp in scorer.text_logps(adapter, text)]
+
+
+def _perplexity(base: Sequence[float], new: Sequence[float], limit: float) -> Check:
     """Does plain text stay as likely as it was?"""
-    base = [logp for text in passages for logp in scorer.text_logps(None, text)]
-    new = [logp for text in passages for logp in scorer.text_logps(candidate, text)]
     ratio = math.exp(min(700.0, fmean(base) - fmean(new)))
     return _check(
         "perplexity", ratio, limit, ratio <= limit, f"Perplexity of neutral text is {ratio:.3f} x the base's."
@@ -175,43 +225,48 @@ def _kl_to_base(
     return _check("kl_to_base", kl, limit, kl <= limit, f"{kl:.3f} nats per token on {len(neutral)} neutral replies.")
 
 
-def _false_claims(scorer: Scorer, candidate: Path, claims: Sequence[Messages], manner: Callable[[str], str]) -> Check:
+def _odds(scorer: Scorer, adapter: Path | None, probes: Probes, manner: Callable[[str], str]) -> list[float]:
+    """The log-odds of agreeing with each false claim."""
+    yes, no = manner(AGREE), manner(DISAGREE)
+    pairs = [(scorer.logps(adapter, claim, yes), scorer.logps(adapter, claim, no)) for claim in probes.false_claims]
+    return [math.fsum(agree) - math.fsum(disagree) for agree, disagree in pairs]
+
+
+def _false_claims(base: Sequence[float], new: Sequence[float]) -> Check:
     """Does the adapter make the model agree with what is false (design, decision 9)?
 
     It fails when more claims are agreed with and the log-odds of agreeing rose beyond chance: among claims that the
     base model is undecided about, the count alone goes up and down with any change at all.
     """
-
-    def log_odds(adapter: Path | None, yes: str, no: str) -> list[float]:
-        pairs = [(scorer.logps(adapter, claim, yes), scorer.logps(adapter, claim, no)) for claim in claims]
-        return [math.fsum(agree) - math.fsum(disagree) for agree, disagree in pairs]
-
-    base, new = log_odds(None, AGREE, DISAGREE), log_odds(candidate, manner(AGREE), manner(DISAGREE))
     agreed, agreed_before = (sum(odds > 0 for odds in each) for each in (new, base))
     shift = lower_bound([after - before for after, before in zip(new, base, strict=True)])
     detail = (
-        f"Agrees with {agreed} of {len(claims)} false claims, the base model with {agreed_before}; the log-odds of "
+        f"Agrees with {agreed} of {len(new)} false claims, the base model with {agreed_before}; the log-odds of "
         f"agreeing moved by at least {shift:+.2f} with 95 % confidence."
     )
     return _check("false_claims", shift, 0.0, agreed <= agreed_before or shift <= 0.0, detail)
 
 
-def _general_probes(
-    scorer: Scorer, candidate: Path, questions: Sequence[Question], limit: float, max_tokens: int
-) -> Check:
+def _answers(scorer: Scorer, adapter: Path | None, probes: Probes, budgets: Budgets) -> list[bool]:
+    """Which of the general questions are answered rightly."""
+    return [
+        question.is_answered(scorer.generate(adapter, question.messages, budgets.answer_tokens))
+        for question in probes.general
+    ]
+
+
+def _general_probes(before: Sequence[bool], after: Sequence[bool], limit: float) -> Check:
     """Are as many questions answered rightly as by the base model?
 
     It fails when fewer are, and more were lost than won beyond chance (sign test): a small model is undecided about
     some answers, and any change at all turns a few of them, either way.
     """
-    before = [question.is_answered(scorer.generate(None, question.messages, max_tokens)) for question in questions]
-    after = [question.is_answered(scorer.generate(candidate, question.messages, max_tokens)) for question in questions]
     lost = sum(was and not now for was, now in zip(before, after, strict=True))
     won = sum(now and not was for was, now in zip(before, after, strict=True))
     share = sum(after) / sum(before) if any(before) else 1.0
     ok = share >= limit or chance_of_loss(lost, won) > 0.05
     detail = (
-        f"Of {len(questions)} questions the base model answers {sum(before)} rightly; {lost} of those are lost and "
+        f"Of {len(before)} questions the base model answers {sum(before)} rightly; {lost} of those are lost and "
         f"{won} others won."
     )
     return _check("general_probes", share, limit, ok, detail)

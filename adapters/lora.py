@@ -3,6 +3,7 @@
 What is left out: the training of it (``train``) and its GGUF form (``gguf_lora``).
 """
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from familiar.adapters.folders import new_folder
 from familiar.adapters.recipe import Recipe
 
 WEIGHTS = "adapter_model.safetensors"
@@ -54,6 +56,20 @@ def saved_adapter(base: PreTrainedModel, folder: Path) -> Iterator[PeftModel]:
         yield model
     finally:
         model.unload()
+
+
+def weaken(folder: Path, target: Path, strength: float) -> Path:
+    """Write a PEFT folder's adapter with its change of the weights, B A, multiplied by ``strength``; return ``target``.
+
+    What was there is replaced. Raises NoSpace.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    with new_folder(target) as made:
+        weights = load_file(folder / WEIGHTS)
+        scaled = {key: value * strength if ".lora_B." in key else value for key, value in weights.items()}
+        save_file(scaled, made / WEIGHTS, {"format": "pt"})
+        shutil.copyfile(folder / CONFIG, made / CONFIG)
+    return target
 
 
 def write(model: PeftModel, folder: Path) -> None:

@@ -154,19 +154,15 @@ class PolicyStage:
         sampled = self._where.oracle.sample(policy, [self._prompts[i] for i in numbers], how, progress)
         graded = [(i, reply) for i, group in zip(numbers, sampled, strict=True) for reply in group]
         rewards = iter(self._rewards(graded))
-        groups = []
-        for i, replies in zip(numbers, sampled, strict=True):
-            worth = [next(rewards) for _ in replies]
-            kept = [place for place, reply in enumerate(replies) if reply.ids]
-            if len(kept) > 1:
-                groups.append(
-                    Group(
-                        self._where.prompt_ids(self._prompts[i]),
-                        tuple(replies[place].ids for place in kept),
-                        tuple(replies[place].logps for place in kept),
-                        tuple(worth[place] for place in kept),
-                    )
-                )
+        groups = [
+            Group(
+                self._where.prompt_ids(self._prompts[i]),
+                tuple(reply.ids for reply in replies),
+                tuple(reply.logps for reply in replies),
+                tuple(next(rewards) for _ in replies),
+            )
+            for i, replies in zip(numbers, sampled, strict=True)
+        ]
         self._keep(number, groups)
         older = [group for back in range(1, recipe.replay_rounds + 1) for group in self._kept(number - back)]
         rows = [group for group in (*groups, *older) if len(set(group.rewards)) > 1]
@@ -215,18 +211,15 @@ class PolicyObjective:
                 logits_base_NV = self.session.trees.logits([row.tree for row in rows])
                 base = token_logps(logits_base_NV / recipe.temperature, targets_N)
             reference_BT = pad_sequence(list(torch.split(base, sizes)), batch_first=True)
-        all_rewards = [torch.tensor(row.rewards) for row in step]
-        spread = torch.cat(all_rewards).std() if recipe.advantage_scale == "batch" else None
-        advantages = []
-        for row in rows:
-            scale = "none" if spread is not None else recipe.advantage_scale
-            advantages_G = group_advantages(torch.tensor(row.rewards), len(row.rewards), scale=scale)
-            advantages.append(advantages_G if spread is None else advantages_G / (spread + 1e-4))
+        rewards_B = torch.tensor([reward for row in step for reward in row.rewards])
+        group = len(step[0].rewards)
+        of_step = torch.split(group_advantages(rewards_B, group, scale=recipe.advantage_scale), group)
+        of_row = {id(row): advantages_G for row, advantages_G in zip(step, of_step, strict=True)}
         result = grpo_loss(
             logps_BT,
             logps_BT.detach(),
             mask_BT.to(logps_BT.device),
-            torch.cat(advantages).to(logps_BT),
+            torch.cat([of_row[id(row)] for row in rows]).to(logps_BT),
             epsilon_low=recipe.epsilon_low,
             epsilon_high=recipe.epsilon_high,
             ref_logps_BT=reference_BT,

@@ -20,8 +20,9 @@ from familiar.adapters import checkpoints, gguf_lora, registry
 from familiar.adapters.gate import Budgets
 from familiar.adapters.probes import Question, load_probes
 from familiar.adapters.protocols import Completion, Draw, ProgressCallback, greedy, silent
-from familiar.daemon import learner_steps, settings
-from familiar.daemon.learner_steps import Models, Phases, Plan
+from familiar.daemon import learner_plan, learner_steps, settings
+from familiar.daemon.learner_plan import Plan
+from familiar.daemon.learner_steps import Models, Phases, Task
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import memory_block, with_memories
 from familiar.daemon.rollouts import LlamaSampler
@@ -215,7 +216,7 @@ class Product:
     def plan(self, recipe: Mapping[str, Any]) -> Plan | None:
         """What there is to learn; None where it is too little yet."""
         try:
-            return learner_steps.plan(self.settings, self.store, self.user, recipe)
+            return learner_plan.plan(self.settings, self.store, self.user, recipe)
         except NotEnoughSignals:
             return None
 
@@ -231,9 +232,8 @@ class Product:
         self.store.add_run(run)
         folder = self.settings.data_dir / "runs" / run.id
         phases = Phases(lambda event: None)
-        made = learner_steps.train_and_judge_with(
-            self.models, self.settings, self.store, run, planned, folder, phases, lambda: None
-        )
+        task = Task(self.settings, self.store, run, planned, folder, phases, lambda: None)
+        made = learner_steps.train_and_judge_with(self.models, task)
         version = made.version
         state: Literal["promoted", "rejected"] = "promoted" if version else "rejected"
         self.store.update_run(replace(run, state=state, ended_at=now, version=version.number if version else None))
@@ -246,7 +246,7 @@ class Product:
             return learned
         if version is not None:
             self.store.set_current(self.user, self.version)
-        (candidate,) = folder.glob(f"epoch-*/{registry.GGUF}")
+        candidate = made.candidate / registry.GGUF
         rounds = []
         for number in range(1, 1 + len(list(folder.glob("epoch-*")))):
             each = checkpoints.epoch_folder(folder, number)

@@ -169,6 +169,9 @@ def adapters(user: str | None, **flags: Any) -> None:
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created_at))
         gain = _figure(_check_value(each.report, "held_out"))
         passed = "passed" if each.report.get("passed") else "-"
+        strength = each.report.get("strength", 1.0)
+        if isinstance(strength, float) and strength < 1:
+            passed += f" at {strength:.0%}"
         fits = base is None or each.base_sha256 == base.sha256
         other = "" if fits else f"  for {fitting.trained_on(each, settings.data_dir)}"
         click.echo(f"  {mark} v{each.number:<6}  {at}  {len(each.feedback_ids):>11}  {gain:>13}  {passed}{other}")

@@ -17,7 +17,6 @@ from familiar.daemon import fine_tuning_recipe, flash_trial, training_model
 from familiar.daemon.fine_tuning_data import Prompted
 from familiar.daemon.fine_tuning_folders import run_folder
 from familiar.daemon.fine_tuning_report import Context, Reporter
-from familiar.daemon.fine_tuning_steps import context_tokens
 from familiar.daemon.oracle import ANSWER_TOKENS, Oracle
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import graders
@@ -75,10 +74,10 @@ def train(context: Context, rows: Sequence[Prompted], held_out: Sequence[Prompte
     settings, job = context.settings, context.job
     grader = fine_tuning_recipe.check_grader(job.method["reinforcement"]["grader"])
     chosen = recipe(job.method, Recipe.from_dict(settings.recipe), job.seed, len(rows))
-    limit = context_tokens(context.base) - chosen.policy.max_tokens
     flash = flash_trial.settled(settings, context.base).flash_attention
     with Oracle.open(context.base, threads=settings.threads, flash=flash) as oracle:
         scorer = oracle.scorer
+        limit = scorer.context_tokens - chosen.policy.max_tokens
         for row in [*rows, *held_out]:
             if (tokens := len(scorer.encode(row.messages, "")[0])) > limit:
                 raise InvalidInput(f"Line {row.line}: {tokens} tokens, but a prompt may have {limit}: shorten it.")

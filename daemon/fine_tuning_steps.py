@@ -9,15 +9,13 @@ steps that need it.
 import io
 import math
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from familiar.adapters import registry
 from familiar.adapters.folders import file_sha256
-from familiar.adapters.gguf_file import read_header
-from familiar.adapters.protocols import Progress
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded, reference_keys
 from familiar.daemon import base_models, fine_tuning_files, fine_tuning_recipe, model_files, training_model
@@ -26,7 +24,8 @@ from familiar.daemon.fine_tuning_data import Prompted, Row, Supervised
 from familiar.daemon.fine_tuning_folders import run_folder, step_folder
 from familiar.daemon.fine_tuning_log import JobLog, results_csv, step_figures
 from familiar.daemon.fine_tuning_report import Context, Reporter, publish
-from familiar.daemon.scorer import MOST_CONTEXT_TOKENS, LlamaScorer
+from familiar.daemon.references import storing
+from familiar.daemon.scorer import LlamaScorer
 from familiar.daemon.settings import Settings
 from familiar.memory.errors import InvalidInput
 from familiar.memory.finetuning_types import Job, TunedModel
@@ -54,12 +53,6 @@ def tune(
     _publish_last(context, tokens, steps)
 
 
-def context_tokens(base: Path) -> int:
-    """How many tokens a row may have."""
-    header = read_header(base)
-    return min(int(header.number(f"{header.architecture}.context_length")), MOST_CONTEXT_TOKENS)
-
-
 def _base(settings: Settings, job: Job) -> Path:
     base = model_files.resolve(settings.model)
     if base_models.identify(base, settings.data_dir).sha256 != job.base_sha256:
@@ -73,8 +66,8 @@ def _base(settings: Settings, job: Job) -> Path:
 def _imitate(context: Context, rows: Sequence[Row], held_out: Sequence[Row]) -> tuple[int, int]:
     """Train on replies that are given; return how many tokens were read for it, and in how many steps."""
     store, settings, job, log = context.store, context.settings, context.job, context.log
-    limit = context_tokens(context.base)
     with LlamaScorer.open(context.base, threads=settings.threads) as scorer:
+        limit = scorer.context_tokens
         trained = _fitting(scorer, rows, limit, log, job.training_file)
         measured = _fitting(scorer, held_out, limit, log, job.validation_file or "")
     if not trained:
@@ -98,26 +91,10 @@ def _imitate(context: Context, rows: Sequence[Row], held_out: Sequence[Row]) -> 
         recipe,
         folder=run_folder(settings.data_dir, job),
         reference_logps=references,
-        progress=_storing(store, job.base_sha256, references, report),
+        progress=storing(store, job.base_sha256, references, report),
     )
     read = sum(len(row.prompt_ids) + len(row.chosen_ids) + len(row.rejected_ids or ()) for row in trained)
     return read * recipe.epochs, math.ceil(len(trained) / recipe.batch_size) * recipe.epochs
-
-
-def _storing(
-    store: Store, base_sha256: str, references: MutableMapping[str, float], report: Callable[[Progress], None]
-) -> Callable[[Progress], None]:
-    """``report``, with the reference log-probabilities stored once they are all there."""
-    stored = set(references)
-
-    def told(made: Progress) -> None:
-        new = {key: value for key, value in references.items() if key not in stored}
-        if new and made.phase != "reference":
-            store.cache_logps(base_sha256, new)
-            stored.update(new)
-        report(made)
-
-    return told
 
 
 def _fitting(scorer: LlamaScorer, rows: Sequence[Row], limit: int, log: JobLog, file_id: str) -> list[Encoded]:

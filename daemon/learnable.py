@@ -70,8 +70,13 @@ def parted(found: Signals, min_signals: int) -> Learnable:
 
 
 def learnable(store: Store, user_id: int, min_signals: int) -> Learnable:
-    """Read a user's signals as a run takes them, as the user would give them now. Raises NotEnoughSignals."""
-    found = signals(store, user_id)
+    """Read a user's signals as a run takes them. Raises NotEnoughSignals."""
+    known = revised(signals(store, user_id), min_signals)
+    return replace(known, own=learner_practice.own_prompts(store, user_id, known.dataset))
+
+
+def revised(found: Signals, min_signals: int) -> Learnable:
+    """Signals as the user would give them now, parted. Raises NotEnoughSignals."""
     manner = habits.find(found.corrections)
     outdated = {each.id for each in found.corrections if manner.is_outdated(each)}
     now = replace(found, corrections=habits.revised(found.corrections, manner), taught=found.taught.without(outdated))
@@ -79,4 +84,4 @@ def learnable(store: Store, user_id: int, min_signals: int) -> Learnable:
         known = parted(now, min_signals)
     except NotEnoughSignals:
         known = parted(found, min_signals)  # what was given up is better than nothing
-    return replace(known, manner=manner, own=learner_practice.own_prompts(store, user_id, known.dataset))
+    return replace(known, manner=manner)

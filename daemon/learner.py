@@ -29,7 +29,8 @@ from familiar.adapters.extras import require_learn
 from familiar.daemon import data_folder
 from familiar.daemon import settings as settings_module
 from familiar.daemon.learner_lock import learner_lock
-from familiar.daemon.learner_steps import Emit, Phases, Plan, Result, Stopped, plan, train_and_judge
+from familiar.daemon.learner_plan import Plan, plan
+from familiar.daemon.learner_steps import Emit, Phases, Result, Stopped, Task, train_and_judge
 from familiar.daemon.settings import Settings
 from familiar.memory.errors import FamiliarError, LearningFailed
 from familiar.memory.store import Store
@@ -91,7 +92,7 @@ def learn(
     _prune(runs, store, user, keep=run.id)
     try:
         check_stop()
-        result = train_and_judge(settings, store, run, planned, runs / run.id, phases, check_stop)
+        result = train_and_judge(Task(settings, store, run, planned, runs / run.id, phases, check_stop))
     except Stopped:
         store.update_run(replace(run, state="stopped", ended_at=clock(), error="It was asked to stop."))
         return _event("stopped", "Stopped; `familiar learn` goes on from here.", store, user, run, planned, phases)
@@ -158,7 +159,9 @@ def _unchanged(store: Store, user: int, newest: LearningRun, planned: Plan) -> d
 
 def _message(result: Result) -> str:
     if result.version:
-        return f"Serving v{result.version.number} now."
+        strength = result.report.strength
+        less = f" At {strength:.0%} of its strength: with more, it would do harm." if strength < 1 else ""
+        return f"Serving v{result.version.number} now.{less}"
     failed = ", ".join(check.name for check in result.report.checks if not check.ok)
     return f"Not served: the candidate failed the gate ({failed}). What was served before still is."
 

@@ -23,7 +23,7 @@ from familiar.feedback import graders
 from familiar.feedback.grader_parse import parse
 from familiar.memory.meaning import everyday_requests
 from familiar.memory.store import Store
-from familiar.memory.types import Memory, Message
+from familiar.memory.types import Memory, Message, asked
 
 OWN_PROMPTS = 200
 """The newest exchanges that are looked through for prompts."""
@@ -84,6 +84,9 @@ class Lessons:
     held_out: tuple[Lesson, ...]
     graded: tuple[Graded, ...]
     graded_held_out: tuple[Graded, ...]
+
+
+NO_LESSONS = Lessons((), (), (), ())
 
 
 def taught(store: Store, user_id: int) -> Taught:
@@ -175,7 +178,7 @@ def _disliked(store: Store, user_id: int) -> set[str]:
 def everyday(oracle: Oracle, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
     """Everyday requests, first those that the base model answers with the likeliest words."""
     texts = random.Random(f"{seed}/everyday").sample(everyday_requests(), CANDIDATES)
-    prompts = [(Message(role="user", content=text),) for text in texts]
+    prompts = [asked(text) for text in texts]
     replies = oracle.sample(None, prompts, greedy(TRIAL_TOKENS), progress)
     rows = [(prompt, reply.ids) for prompt, (reply,) in zip(prompts, replies, strict=True)]
     likelihood = [math.fsum(top.picked_T) / len(top.picked_T) for top in oracle.top_logps(None, rows, 1, progress)]

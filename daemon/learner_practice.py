@@ -23,6 +23,8 @@ from familiar.memory.types import Message
 from familiar.memory.words import same_words_key
 
 Prompt = tuple[Message, ...]
+Said = tuple[Prompt, str]
+"""A prompt, and the base model's reply."""
 
 MOST_OWN = 32
 """The user's own prompts that are practised on, the newest."""
@@ -54,7 +56,7 @@ def practice(
     manner: Manner,
     own: Sequence[Prompt],
     everyday: Sequence[Prompt],
-    anchors: Sequence[tuple[Prompt, str]],
+    anchors: Sequence[Said],
     oracle: Oracle,
     *,
     max_tokens: int,
@@ -100,36 +102,46 @@ def spaced_tokens(vocab: Vocab) -> dict[int, int]:
 
 
 def _row(prompt_ids: Ids, old: Ids, new: Ids, top: TopLogps, spaced: Mapping[int, int]) -> Distilled:
-    """``top`` is along ``old``. Where an end was added, the model begins it where it would have ended."""
-    places = dict(zip(*reversed(kept_places(old, new)), strict=True))
-    first = next((place for place, at in places.items() if at == 1), 0) - 1
-    is_respelt = first > 0 and 0 not in places.values() and spaced.get(old[0]) == new[first]
-    if is_respelt:
-        places[first] = 0
+    """``top`` is along ``old``, and says what the model would say wherever ``new`` has a token of it."""
+    kept = dict(zip(*reversed(kept_places(old, new)), strict=True))
+    respelt = _respelt(old, new, kept, spaced)
+    if respelt is not None:
+        kept[respelt] = 0
+    end = _new_end(new, kept)
+    if end is not None:
+        kept[end] = len(old) - 1
+        del kept[len(new) - 1]
     ids_TK = np.repeat(top.ids_TK[-1:], len(new), axis=0)
     logps_TK = np.full(ids_TK.shape, IMPOSSIBLE, np.float32)
-    end = len(new) - 1
-    while end - 1 not in places and end > 0:
-        end -= 1
-    is_longer = 0 < end < len(new) - 1
-    if is_longer:
-        places[end] = len(old) - 1
-        del places[len(new) - 1]
     for place, token in enumerate(new):
-        if place in places:
-            ids_TK[place], logps_TK[place] = top.ids_TK[places[place]], top.logps_TK[places[place]]
-            if is_respelt and place == first:
-                for token_before in top.ids_TK[0].tolist():
-                    if token_before in spaced:
-                        _move(ids_TK[place], logps_TK[place], token_before, spaced[token_before])
-            if is_longer:
-                _move(ids_TK[place], logps_TK[place], new[-1], new[end])
-        else:
+        if place not in kept:
             known = np.flatnonzero(ids_TK[place] == token)
             at = known[0] if len(known) else 0
             ids_TK[place, at], logps_TK[place, at] = token, 0.0
-    size = len(new) - (1 - KEPT_SIZE) * len(places)
+            continue
+        ids_TK[place], logps_TK[place] = top.ids_TK[kept[place]], top.logps_TK[kept[place]]
+        if place == respelt:
+            for alone in [token for token in top.ids_TK[0].tolist() if token in spaced]:
+                _move(ids_TK[place], logps_TK[place], alone, spaced[alone])
+        if end is not None:
+            _move(ids_TK[place], logps_TK[place], new[-1], new[end])
+    size = len(new) - (1 - KEPT_SIZE) * len(kept)
     return Distilled(prompt_ids, new, ids_TK, logps_TK, sampled_by_student=False, size=size)
+
+
+def _respelt(old: Ids, new: Ids, kept: Mapping[int, int], spaced: Mapping[int, int]) -> int | None:
+    """The place where the reply's first word stands behind a beginning, spelt with a space; None where it does not."""
+    second = next((place for place, at in kept.items() if at == 1), 0)
+    place = second - 1
+    return place if place > 0 and 0 not in kept.values() and spaced.get(old[0]) == new[place] else None
+
+
+def _new_end(new: Ids, kept: Mapping[int, int]) -> int | None:
+    """The place where an end begins that was added: there the model would have ended its turn. None without one."""
+    end = len(new) - 1
+    while end > 0 and end - 1 not in kept:
+        end -= 1
+    return end if 0 < end < len(new) - 1 else None
 
 
 def _move(ids_K: NDArray[np.int32], logps_K: NDArray[np.float32], token: int, other: int) -> None:

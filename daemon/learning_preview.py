@@ -13,7 +13,7 @@ from familiar.adapters.extras import require_learn
 from familiar.adapters.gguf_file import read_header
 from familiar.adapters.recipe import Recipe
 from familiar.daemon import model_files
-from familiar.daemon.learnable import Signals, parted, signals
+from familiar.daemon.learnable import Signals, parted, revised, signals
 from familiar.daemon.learner_lock import holder_pid
 from familiar.daemon.learning_schedule import Waiting, not_before
 from familiar.daemon.learning_turn import is_learner
@@ -111,7 +111,7 @@ def preview(settings: "Settings", store: "Store", user_id: int) -> dict[str, Any
         expected = _estimate(settings, corrections)
         facts |= {"memory_bytes": expected.memory_bytes, "seconds": round(expected.seconds)}
     if too_few is None:
-        dataset = parted(known.signals, settings.min_signals).dataset
+        dataset = revised(known.signals, settings.min_signals).dataset
         facts |= {"held_out": len(dataset.held_out), "train": len(dataset.train)}
         if cannot is None and last and last.state == "promoted" and not known.new:
             facts["cannot"] = f"Nothing is new since v{last.version}: --force learns it again."

@@ -38,7 +38,8 @@ class LlamaScorer:
         """For a ``LlamaSampler`` beside it, which is to be closed first."""
         self._vocab = vocab
         self._context = context
-        self._context_tokens = context_tokens
+        self.context_tokens = context_tokens
+        """How many tokens a conversation may have here, reply included."""
         self._adapters = AdapterCache(model, context)
         self._template = ChatTemplate(model.chat_template(), bos=vocab.text(vocab.bos), eos=vocab.text(vocab.eos))
         self._piece = max(1, min(BATCH_TOKENS, MOST_LOGITS // vocab.size))
@@ -103,11 +104,11 @@ class LlamaScorer:
         prompt = encode_prompt(self._vocab, self._template, messages)
         self._start(adapter, len(prompt) + 1)
         greedy = Sampling(temperature=0)
-        sampler = Sampler(greedy, self._vocab, context_tokens=self._context_tokens)
+        sampler = Sampler(greedy, self._vocab, context_tokens=self.context_tokens)
         stream = TextStream()
         text, position, pending = "", 0, prompt
         try:
-            for _ in range(min(max_tokens, self._context_tokens - len(prompt))):
+            for _ in range(min(max_tokens, self.context_tokens - len(prompt))):
                 row = 0
                 for at in range(0, len(pending), BATCH_TOKENS):
                     piece = pending[at : at + BATCH_TOKENS]
@@ -142,9 +143,9 @@ class LlamaScorer:
 
     def _start(self, adapter: Path | None, tokens: int) -> None:
         """Set the adapter and empty the cache, once it is known that ``tokens`` fit."""
-        if tokens > self._context_tokens:
+        if tokens > self.context_tokens:
             raise InvalidInput(
-                f"The text is {tokens} tokens but the context holds {self._context_tokens}: shorten it.", "messages"
+                f"The text is {tokens} tokens but the context holds {self.context_tokens}: shorten it.", "messages"
             )
         self._context.set_adapter(None if adapter is None else self._adapters.get(AdapterKey.of_content(adapter)))
         self._context.keep(0, 0)

@@ -23,6 +23,11 @@ class Message(TypedDict):
     name: NotRequired[str]
 
 
+def asked(text: str) -> tuple[Message, ...]:
+    """A conversation that begins, and ends so far, with this message of the user."""
+    return (Message(role="user", content=text),)
+
+
 FeedbackKind = Literal["correction", "rating", "preference", "rule", "regeneration", "rebuttal"]
 FeedbackState = Literal["active", "pending", "dismissed"]
 """A pending signal is a guess: it teaches nothing until the user confirms or repeats it."""

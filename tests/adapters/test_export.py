@@ -1,5 +1,6 @@
 """Exports load where they are meant to, and overwrite nothing but themselves."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from familiar.adapters import lora, registry
 from familiar.adapters.export import export
 from familiar.adapters.gate import Report
 from familiar.adapters.gguf_lora import to_gguf
-from familiar.memory.errors import BadFile, InvalidInput
+from familiar.memory.errors import BadFile, InvalidInput, NoSpace
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
 
@@ -63,6 +64,29 @@ def test_an_earlier_export_is_replaced(
 ) -> None:
     for _ in range(2):
         assert export(data_dir, version, file_format, tmp_path / "out", model_path).exists()
+
+
+@pytest.mark.parametrize("file_format", ["peft", "gguf"])
+def test_an_earlier_export_stays_when_the_disk_is_full(
+    file_format: str,
+    version: AdapterVersion,
+    data_dir: Path,
+    tmp_path: Path,
+    model_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = export(data_dir, version, file_format, tmp_path / "out", model_path)
+    before = {path: path.read_bytes() for path in (made.rglob("*") if made.is_dir() else [made])}
+    left = {path.name for path in tmp_path.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(NoSpace):
+        export(data_dir, version, file_format, tmp_path / "out", model_path)
+    assert {path: path.read_bytes() for path in (made.rglob("*") if made.is_dir() else [made])} == before
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 @pytest.mark.parametrize("file_format", ["peft", "gguf"])

@@ -3,13 +3,13 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
 
 import pytest
 
-from familiar.adapters.gate import AGREE, DISAGREE, Check, Report, chance_of_loss, judge, lower_bound, t_95
+from familiar.adapters.gate import AGREE, DISAGREE, Check, Gate, Report, chance_of_loss, lower_bound, t_95
 from familiar.adapters.probes import Neutral, Probes, Question
 from familiar.adapters.protocols import Progress, silent
 from familiar.feedback.pairs import Example
@@ -69,7 +69,7 @@ class ToyScorer:
 
 
 def judged(scorer: ToyScorer, *, current: Path | None = CURRENT, held_out: int = 4, parity: float = 0.01) -> Report:
-    return judge(scorer, CANDIDATE, current, HELD_OUT[:held_out], PROBES, parity=parity)
+    return Gate(scorer, current, HELD_OUT[:held_out], PROBES).judge(CANDIDATE, parity=parity)
 
 
 def failed(report: Report) -> list[str]:
@@ -170,7 +170,7 @@ def test_a_wanted_greeting_is_no_change_of_what_the_model_says() -> None:
     def greet(text: str) -> str:
         return f"Ahoy! {text}"
 
-    report = judge(Listening(), CANDIDATE, CURRENT, HELD_OUT[:4], PROBES, parity=0.01, manner=greet)
+    report = Gate(Listening(), CURRENT, HELD_OUT[:4], PROBES, manner=greet).judge(CANDIDATE, parity=0.01)
     assert set(asked) == {f"base: {AGREE}", f"base: {DISAGREE}", f"new: Ahoy! {AGREE}", f"new: Ahoy! {DISAGREE}"}
     assert check(report, "kl_to_base").value == pytest.approx(0.2)  # asked of the greeted reply
 
@@ -193,9 +193,43 @@ def test_scores_that_are_not_numbers_fail_and_still_make_a_report() -> None:
     assert Report.from_dict(json.loads(text)) == report
 
 
+def test_less_of_an_adapter_is_worth_a_trial_where_it_only_does_harm() -> None:
+    assert judged(ToyScorer(kl=1.01, agrees=5)).is_too_strong
+    assert not judged(ToyScorer()).is_too_strong, "nothing failed"
+    useless = ToyScorer(gains={CANDIDATE: [-0.1] * 4, CURRENT: [0.0] * 4}, kl=1.01)
+    assert not judged(useless).is_too_strong, "less of it would not help the user either"
+    assert not judged(ToyScorer(kl=1.01), parity=1.0).is_too_strong, "what is served is not what was trained"
+
+
+def test_the_base_and_the_served_model_are_asked_once_for_all_candidates() -> None:
+    asked: list[Path | None] = []
+
+    class Listening(ToyScorer):
+        def logps(self, adapter: Path | None, messages: Sequence[Message], completion: str) -> list[float]:
+            asked.append(adapter)
+            return super().logps(adapter, messages, completion)
+
+        def text_logps(self, adapter: Path | None, text: str) -> list[float]:
+            asked.append(adapter)
+            return super().text_logps(adapter, text)
+
+        def generate(self, adapter: Path | None, messages: Sequence[Message], max_tokens: int) -> str:
+            asked.append(adapter)
+            return super().generate(adapter, messages, max_tokens)
+
+    gate = Gate(Listening(), CURRENT, HELD_OUT, PROBES)
+    first = gate.judge(CANDIDATE, parity=0.01)
+    assert {None, CURRENT, CANDIDATE} == set(asked)
+    asked.clear()
+    second = gate.judge(CANDIDATE, parity=0.01, strength=0.5)
+    assert set(asked) == {CANDIDATE}
+    assert second == replace(first, strength=0.5)
+    assert Report.from_dict(second.to_dict()) == second
+
+
 def test_it_reports_its_progress() -> None:
     seen: list[Progress] = []
-    judge(ToyScorer(), CANDIDATE, None, HELD_OUT, PROBES, parity=0.0, progress=seen.append)
+    Gate(ToyScorer(), None, HELD_OUT, PROBES).judge(CANDIDATE, parity=0.0, progress=seen.append)
     assert [progress.done for progress in seen] == list(range(1, 8))
     silent(seen[0])
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from familiar.adapters.gate import judge
+from familiar.adapters.gate import Gate
 from familiar.adapters.gguf_lora import to_gguf
 from familiar.adapters.parity import gaps, torch_logps
 from familiar.adapters.probes import Probes, load_probes
@@ -70,7 +70,7 @@ def test_corrections_become_an_adapter_that_the_gate_can_judge(
     gap = max_gap(scorer, gguf, base, folder, EXAMPLES)
     all_probes = load_probes()
     few = Probes(all_probes.general[:3], all_probes.neutral[:2], all_probes.false_claims[:3], all_probes.passages[:1])
-    report = judge(scorer, gguf, None, EXAMPLES[3:], few, parity=gap)
+    report = Gate(scorer, None, EXAMPLES[3:], few).judge(gguf, parity=gap)
     checks = {check.name: check for check in report.checks}
     assert checks["parity"].ok
     assert checks["changes_output"].ok

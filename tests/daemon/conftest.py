@@ -22,6 +22,7 @@ from familiar.daemon import llama, server, settings, state
 from familiar.daemon.engine import Engine, Sampling
 from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import Model
+from familiar.daemon.oracle import Oracle
 from familiar.daemon.state import State
 from familiar.memory.store import Store
 
@@ -79,6 +80,20 @@ def model(model_path: Path) -> Iterator[Model]:
     loaded = Model(model_path)
     yield loaded
     loaded.close()
+
+
+@pytest.fixture(scope="module")
+def oracle(model_path: Path) -> Iterator[Oracle]:
+    """The built-in model, as the learner asks it."""
+    with Oracle.open(model_path, threads=1) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(data_dir: Path) -> Iterator[Store]:
+    """An empty store, in the data folder."""
+    with Store.open(data_dir / "familiar.db") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """Whose a request is, by every header that may say so."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
@@ -16,12 +15,6 @@ TOKEN = auth.new_local_token()
 
 Ask = Callable[..., Any]
 """(headers) -> the user's id, or the error object of a refusal with its status under ``status``."""
-
-
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -57,13 +57,6 @@ def run(data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return command
 
 
-@pytest.fixture
-def store(data_dir: Path) -> Any:
-    """The same store, opened beside the command."""
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
-
-
 def add(store: Store, id: str, text: str, at: float = 1.0, **fields: Any) -> Memory:
     return store.put_memory(Memory(id, ME, at, fields.pop("kind", "rule"), text, **fields), at)
 

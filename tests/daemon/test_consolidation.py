@@ -1,6 +1,5 @@
 """Which memories an adapter is found to follow untold, on the real model with an adapter that learned one of them."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from familiar.daemon.consolidation import HeldOut, Models
 from familiar.daemon.oracle import Oracle
 from familiar.feedback.pairs import Example
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Feedback, Memory, Message, StoredGrader, Used
+from familiar.memory.types import Exchange, Feedback, Memory, StoredGrader, Used, asked
 
 torch = pytest.importorskip("torch")
 
@@ -33,22 +32,12 @@ ASKED = ("How do I keep bread fresh?", "How do I learn to swim?", "Why do cats p
 MORE = ("How do I clean my shoes?", "Why do leaves fall?", "How do I stay healthy?", "What can I cook tonight?")
 
 
-def user(text: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=text),)
-
-
-@pytest.fixture(scope="module")
-def oracle(model_path: Path) -> Iterator[Oracle]:
-    with Oracle.open(model_path, threads=1) as opened:
-        yield opened
-
-
-def wanted(oracle: Oracle, asked: tuple[str, ...]) -> list[Example]:
+def wanted(oracle: Oracle, texts: tuple[str, ...]) -> list[Example]:
     """The base model's replies with the line behind them, as a user would correct them."""
-    drawn = oracle.sample(None, [user(text) for text in asked], greedy(48))
+    drawn = oracle.sample(None, [asked(text) for text in texts], greedy(48))
     return [
-        Example(f"fb-{text}", user(text), f"{reply.text.strip()} {LINE}", reply.text, text)
-        for text, (reply,) in zip(asked, drawn, strict=True)
+        Example(f"fb-{text}", asked(text), f"{reply.text.strip()} {LINE}", reply.text, text)
+        for text, (reply,) in zip(texts, drawn, strict=True)
     ]
 
 
@@ -70,12 +59,6 @@ def adapter(oracle: Oracle, model_path: Path, tmp_path_factory: pytest.TempPathF
     gguf = folder / "adapter.gguf"
     gguf_lora.to_gguf(best, gguf, model_path)
     return gguf
-
-
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
 
 
 def keep(store: Store, id: str, text: str, at: float = 1.0, **fields: Any) -> Memory:
@@ -103,7 +86,7 @@ def measure(
     trained: tuple[str, ...] = (),
 ) -> list[str]:
     models = Models(oracle, adapter, limit=1024, reply=64)
-    held = HeldOut(corrections, [user(text) for text in prompts], trained)
+    held = HeldOut(corrections, [asked(text) for text in prompts], trained)
     return [memory.text for memory in consolidation.carried(models, store, ME, held)]
 
 
@@ -164,7 +147,7 @@ def test_examples_are_carried_together_or_not_at_all(
 
 def test_a_memory_is_measured_by_corrections_made_with_it_in_mind(store: Store) -> None:
     rule = keep(store, "mem-1", RULE, at=50.0)
-    rows = [Example(f"fb-{number}", user(f"Question {number}?"), "Fine.", "No.", str(number)) for number in range(3)]
+    rows = [Example(f"fb-{number}", asked(f"Question {number}?"), "Fine.", "No.", str(number)) for number in range(3)]
     corrected(store, rows[:1], 10.0)
     corrected(store, rows[1:2], 20.0, rule)
     corrected(store, rows[2:], 60.0)
@@ -179,9 +162,9 @@ def test_a_memory_is_measured_by_corrections_made_with_it_in_mind(store: Store) 
 
 
 def test_prompts_are_of_both_sorts_and_each_once() -> None:
-    corrections = [Example(f"fb-{text}", user(text), "Fine.", None, text) for text in (*TAUGHT, TAUGHT[0])]
-    held = HeldOut(corrections, [user(text) for text in (*MORE, TAUGHT[1])], ())
+    corrections = [Example(f"fb-{text}", asked(text), "Fine.", None, text) for text in (*TAUGHT, TAUGHT[0])]
+    held = HeldOut(corrections, [asked(text) for text in (*MORE, TAUGHT[1])], ())
     mixed = [messages[-1]["content"] for messages in consolidation._mixed(held)]
     assert len(mixed) == len(set(mixed)) == consolidation.MOST_ROWS
     assert set(MORE) < set(mixed)
-    assert consolidation._mixed(replace(held, corrections=()))[0] == user(MORE[0])
+    assert consolidation._mixed(replace(held, corrections=()))[0] == asked(MORE[0])

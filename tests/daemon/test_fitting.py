@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from familiar.memory.errors import BadFile
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
 from familiar.memory.users import new_key
-
-
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
 
 
 @pytest.fixture

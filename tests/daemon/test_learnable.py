@@ -1,6 +1,5 @@
 """What there is to learn from a user: corrections, ratings and memories, and when that is too little."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from familiar.memory.store import Store
 from familiar.memory.types import Exchange, LearningRun, Memory, Message
 
 WISH = 'I would be glad if you parted from me with "{}" in every answer.'
-
-
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
 
 
 def correct(store: Store, number: int, text: str, note: str | None = None) -> None:

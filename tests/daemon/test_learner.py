@@ -18,7 +18,7 @@ import pytest
 
 from familiar.daemon import learner
 from familiar.daemon.learner_lock import learner_lock
-from familiar.daemon.learner_steps import plan
+from familiar.daemon.learner_plan import plan
 from familiar.daemon.learning import Outcome, run_learner
 from familiar.daemon.settings import Settings
 from familiar.memory.errors import Busy, FamiliarError, LearningFailed, NoSpace, NotEnoughSignals

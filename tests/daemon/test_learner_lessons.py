@@ -1,8 +1,5 @@
 """Which prompts memories are taught on, with what beside them, and which graders judge."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from familiar.adapters.protocols import Completion, greedy, silent
@@ -21,18 +18,6 @@ SHORT = {
 }
 
 EVERYDAY = [(Message(role="user", content=text),) for text in everyday_requests()[:100]]
-
-
-@pytest.fixture(scope="module")
-def oracle(model_path: Path) -> Iterator[Oracle]:
-    with Oracle.open(model_path, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
 
 
 def keep(store: Store, id: str, text: str, **more: object) -> Memory:

@@ -1,8 +1,5 @@
 """What a run practises of the user's manner, and what teaches it at every token."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -18,18 +15,6 @@ from familiar.memory.types import Exchange, Feedback, Memory, Message
 ASKED = [(Message(role="user", content=f"How do I {what}?"),) for what in ("make tea", "boil an egg", "clean a window")]
 GREETED = Manner((Begins("Ahoy! "),))
 SIGNED = Manner((Ends(" Sail on!"),))
-
-
-@pytest.fixture(scope="module")
-def oracle(model_path: Path) -> Iterator[Oracle]:
-    with Oracle.open(model_path, threads=1) as opened:
-        yield opened
-
-
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
 
 
 def test_replies_of_the_base_model_are_rewritten_as_the_user_does(oracle: Oracle) -> None:

@@ -1,6 +1,6 @@
 """The on-policy stages with the real model: what is sampled, what each round changes, that a cut changes nothing."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from familiar.adapters.protocols import Completion, Progress, greedy, silent
 from familiar.adapters.recipe import Distillation, Policy, Recipe
 from familiar.adapters.rows import Distilled, Encoded, Group, Lesson
 from familiar.daemon.oracle import Oracle
-from familiar.memory.types import Message
+from familiar.memory.types import Message, asked
 
 torch = pytest.importorskip("torch")
 
@@ -27,16 +27,6 @@ RECIPE = Recipe(
 )
 
 
-def user(text: str) -> tuple[Message, ...]:
-    return (Message(role="user", content=text),)
-
-
-@pytest.fixture(scope="module")
-def oracle(model_path: Path) -> Iterator[Oracle]:
-    with Oracle.open(model_path, threads=1) as opened:
-        yield opened
-
-
 @pytest.fixture(scope="module")
 def base(model_path: Path) -> object:
     from familiar.adapters import base_model
@@ -47,11 +37,11 @@ def base(model_path: Path) -> object:
 
 def lessons() -> list[Lesson]:
     told = Message(role="system", content=f"Remember about this user:\n- {RULE}")
-    return [Lesson(user(text), (told, *user(text))) for text in ASKED]
+    return [Lesson(asked(text), (told, *asked(text))) for text in ASKED]
 
 
 def held_out(oracle: Oracle) -> list[Encoded]:
-    prompt, reply = oracle.encode(user("How do I keep bread fresh?"), "Wrap it in a cloth. Sail on!")
+    prompt, reply = oracle.encode(asked("How do I keep bread fresh?"), "Wrap it in a cloth. Sail on!")
     return [Encoded("held-out", tuple(prompt), tuple(reply))]
 
 
@@ -84,8 +74,8 @@ def any_reward(completions: Sequence[tuple[int, Completion]]) -> list[float]:
 def policy(oracle: Oracle, model_path: Path, folder: Path, held: Sequence[str] = ()) -> object:
     from familiar.adapters.stages import PolicyStage, Where
 
-    prompts, where = [user(text) for text in ASKED], Where(oracle, model_path, folder)
-    return PolicyStage(prompts, [user(text) for text in held], any_reward, where, RECIPE.policy, seed=3)
+    prompts, where = [asked(text) for text in ASKED], Where(oracle, model_path, folder)
+    return PolicyStage(prompts, [asked(text) for text in held], any_reward, where, RECIPE.policy, seed=3)
 
 
 def test_the_first_round_is_the_teachers_and_the_last_the_students_own(
@@ -193,17 +183,17 @@ def test_held_out_prompts_are_graded_with_the_prompts_after_the_others(
     from familiar.adapters.session import session
     from familiar.adapters.stages import PolicyStage, Where
 
-    asked: list[int] = []
+    graded: list[int] = []
 
     def reward(completions: Sequence[tuple[int, Completion]]) -> list[float]:
-        asked.extend(number for number, _ in completions)
+        graded.extend(number for number, _ in completions)
         return [0.25] * len(completions)
 
-    prompts = [user(text) for text in ASKED]
+    prompts = [asked(text) for text in ASKED]
     stage = PolicyStage(prompts[:3], prompts[3:], reward, Where(oracle, model_path, tmp_path), RECIPE.policy, seed=0)
     with session(base, RECIPE, [], [], {}, silent) as running:
         assert stage.reward(running) == 0.25
-        assert asked == [3]
+        assert graded == [3]
         assert stage.steps(running, 1, silent) == [], "equal rewards teach nothing"
     none = PolicyStage(prompts, [], reward, Where(oracle, model_path, tmp_path), replace(RECIPE.policy), seed=0)
     assert none.reward(running) is None

@@ -64,12 +64,6 @@ def service(serve: Any, engine: Engine, tmp_path_factory: pytest.TempPathFactory
         yield running
 
 
-@pytest.fixture
-def store(data_dir: Path) -> Iterator[Store]:
-    with Store.open(data_dir / "familiar.db") as opened:
-        yield opened
-
-
 def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():

@@ -1,0 +1,162 @@
+"""What a learning run trains on and is judged by, as token ids: what was given, what is practised, what is kept.
+
+Rows too long for the model are left out. torch is not imported here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from familiar.adapters.probes import AnchorPrompt, load_probes
+from familiar.adapters.protocols import ProgressCallback, greedy
+from familiar.adapters.rows import Distilled, Encoded, Rated
+from familiar.daemon import learner_lessons
+from familiar.daemon.learner_lessons import NO_LESSONS, Lessons
+from familiar.daemon.learner_plan import Plan
+from familiar.daemon.learner_practice import Prompt, Said, as_rows, practice
+from familiar.daemon.oracle import Oracle
+from familiar.feedback.habits import Manner
+from familiar.feedback.pairs import Example
+
+ANCHOR_TOKENS = 48
+"""The longest reply of the base model that training is held to."""
+
+ANCHOR_VALUES = 64_000_000
+"""How many of the base model's log-probabilities, tokens x vocabulary, are kept for that: 256 MB of float32."""
+
+TEXT_TURNS = 2
+"""How often each plain text is among the anchors: no user wants a manner of it, so nothing in it fights the lesson."""
+
+MIN_TAUGHT = 8
+"""Replies with memories in the prompt that judge a run, beside few corrections: chance decides among fewer."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The signals as token ids, with the prompts that memories are taught on.
+
+    ``judged`` are the examples of ``held_out``, one for one. ``anchors`` are what the base model says, which is kept.
+    """
+
+    train: tuple[Encoded, ...]
+    practised: tuple[Distilled, ...]
+    ratings: tuple[Rated, ...]
+    held_out: tuple[Encoded, ...]
+    judged: tuple[Example, ...]
+    anchors: tuple[Encoded, ...]
+    lessons: Lessons
+
+    @property
+    def feedback_ids(self) -> list[str]:
+        """The signals that are trained on."""
+        return [*(row.id for row in self.train), *(row.id for row in self.ratings)]
+
+
+def gather(planned: Plan, oracle: Oracle, progress: ProgressCallback) -> Rows:
+    """Ask the base model what it says where that is needed, and make rows of everything."""
+    probes, limit = load_probes(), oracle.scorer.context_tokens
+    recipe = planned.recipe
+    on_policy = bool(recipe.distillation.rounds or recipe.policy.rounds)
+    asks_more = planned.manner or (planned.taught.always and on_policy)
+    everyday = learner_lessons.everyday(oracle, recipe.seed, progress) if asks_more else []
+    lessons = _lessons(planned, everyday, oracle, limit) if planned.taught and on_policy else NO_LESSONS
+    kept = _kept(probes.anchors, oracle, progress)
+    practised = _practised(planned, everyday, kept, oracle, limit, progress) if planned.manner else []
+    judged = [*planned.dataset.held_out, *_taught_replies(planned, lessons, oracle, progress)]
+    spare = max(0, MIN_TAUGHT - len(judged))
+    judged += practised[:spare]
+    held_out = [(example, _encoded(oracle, example)) for example in judged]
+    fitting = [(example, row) for example, row in held_out if row.tree.depth <= limit]
+    train = [_encoded(oracle, example) for example in planned.dataset.train]
+    practice_rows = as_rows(practised[spare:], oracle, recipe.distillation.top_k, progress)
+    ratings = []
+    for rating in planned.ratings:
+        prompt_ids, reply_ids = oracle.encode(rating.messages, rating.reply)
+        ratings.append(Rated(rating.id, tuple(prompt_ids), tuple(reply_ids), rating.desirable))
+    anchors = _mixed(_anchors(kept, planned.manner, oracle), TEXT_TURNS * _texts(probes.texts, oracle))
+    return Rows(
+        train=tuple(row for row in train if row.tree.depth <= limit),
+        practised=tuple(row for row in practice_rows if row.tree.depth <= limit),
+        ratings=tuple(row for row in ratings if row.tree.depth <= limit),
+        held_out=tuple(row for _, row in fitting),
+        judged=tuple(example for example, _ in fitting),
+        anchors=_within(anchors, ANCHOR_VALUES // oracle.scorer.model.vocab.size),
+        lessons=lessons,
+    )
+
+
+def _lessons(planned: Plan, everyday: Sequence[Prompt], oracle: Oracle, limit: int) -> Lessons:
+    """The prompts that memories are taught on."""
+    recipe = planned.recipe
+    most = limit - max(recipe.distillation.max_tokens, recipe.policy.max_tokens)
+    return learner_lessons.make(planned.taught, everyday, oracle, seed=recipe.seed, most_tokens=most)
+
+
+def _kept(anchors: Sequence[AnchorPrompt], oracle: Oracle, progress: ProgressCallback) -> list[Said]:
+    """The anchors' prompts with what the base model replies, where the anchor itself has no reply."""
+    asked = [anchor.messages for anchor in anchors if not anchor.reply]
+    drawn = iter(oracle.sample(None, asked, greedy(ANCHOR_TOKENS), progress))
+    return [(anchor.messages, anchor.reply or next(drawn)[0].text) for anchor in anchors]
+
+
+def _practised(
+    planned: Plan,
+    everyday: Sequence[Prompt],
+    kept: Sequence[Said],
+    oracle: Oracle,
+    limit: int,
+    progress: ProgressCallback,
+) -> list[Example]:
+    most = planned.recipe.distillation.max_tokens
+    own = [messages for messages in planned.own if len(oracle.encode(messages, "")[0]) + most <= limit]
+    return practice(planned.manner, own, everyday, kept, oracle, max_tokens=most, progress=progress)
+
+
+def _taught_replies(planned: Plan, lessons: Lessons, oracle: Oracle, progress: ProgressCallback) -> list[Example]:
+    """What the model says with the memories in its prompt, to judge by what it says without them.
+
+    Corrections have the first word: beside them, as many as there are held out of those, or ``MIN_TAUGHT``.
+    """
+    chosen = lessons.held_out[: max(MIN_TAUGHT, len(planned.dataset.held_out))]
+    how = greedy(planned.recipe.distillation.max_tokens)
+    replies = oracle.sample(None, [lesson.told for lesson in chosen], how, progress)
+    return [
+        Example(f"lesson-{number}", lesson.messages, reply.text, None, "lesson")
+        for number, (lesson, (reply,)) in enumerate(zip(chosen, replies, strict=True))
+        if reply.finish_reason == "stop" and reply.text.strip()
+    ]
+
+
+def _anchors(kept: Sequence[Said], manner: Manner, oracle: Oracle) -> list[Encoded]:
+    """What is kept, in the user's manner; the reply as the base model has it is then the rejected one."""
+    anchors = []
+    for number, (messages, reply) in enumerate(kept):
+        rewritten = manner(reply)
+        plain = None if rewritten == reply else reply
+        anchors.append(_encoded(oracle, Example(f"anchor-{number}", messages, rewritten, plain, "anchor")))
+    return anchors
+
+
+def _texts(texts: Sequence[str], oracle: Oracle) -> list[Encoded]:
+    """Plain texts without a template, closed as a turn is: training wants rows that end alike."""
+    end = oracle.scorer.model.vocab.end_of_turn
+    encoded = [(*oracle.scorer.encode_text(text), end) for text in texts]
+    return [Encoded(f"text-{number}", ids[:1], ids[1:]) for number, ids in enumerate(encoded)]
+
+
+def _encoded(oracle: Oracle, example: Example) -> Encoded:
+    prompt_ids, chosen_ids = oracle.encode(example.messages, example.chosen)
+    rejected_ids = None if example.rejected is None else tuple(oracle.encode(example.messages, example.rejected)[1])
+    return Encoded(example.id, tuple(prompt_ids), tuple(chosen_ids), rejected_ids)
+
+
+def _mixed(rows: Sequence[Encoded], others: Sequence[Encoded]) -> tuple[Encoded, ...]:
+    """Both kinds in their order, the fewer spread evenly over the more."""
+    placed = [((number + 0.5) / len(part), row) for part in (rows, others) for number, row in enumerate(part)]
+    return tuple(row for _, row in sorted(placed, key=lambda each: each[0]))
+
+
+def _within(anchors: Sequence[Encoded], tokens: int) -> tuple[Encoded, ...]:
+    """As many of the anchors, in turn, as have no more than ``tokens`` reply tokens together."""
+    sizes = accumulate(len(row.chosen_ids) for row in anchors)
+    return tuple(row for row, total in zip(anchors, sizes, strict=True) if total <= tokens)
