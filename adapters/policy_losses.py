@@ -20,14 +20,14 @@ _SPREAD_FLOOR = 1e-4
 """Added to a standard deviation, so that rewards that hardly differ do not become large advantages."""
 
 
-def group_advantages(rewards_B: Tensor, group: int, *, scale: Scale = "group") -> Tensor:
+def group_advantages(rewards_B: Tensor, group: int, *, scale: Scale = "group", spread: Tensor | None = None) -> Tensor:
     """Return each completion's reward minus its group's mean (B,), divided by a standard deviation; no gradient.
 
     ``scale`` says whose deviation (n - 1 in the denominator): of the ``group`` (Shao et al. 2024, "DeepSeekMath",
     section 4.1.2), which gives every prompt the same say; of the whole ``batch`` (Liu et al. 2025, "Tricks or Traps?"),
     which is steadier where groups are small; or ``none`` (Liu et al. 2025, "Dr. GRPO"), since dividing by a group's
     deviation favours prompts that are nearly always, or nearly never, answered well. A group whose rewards are all
-    equal says nothing: exactly 0.
+    equal says nothing: exactly 0. Of a batch that comes in parts ``spread`` is the deviation of all its rewards.
     """
     if group < 2 or rewards_B.numel() % group:
         raise InvalidInput(
@@ -39,7 +39,7 @@ def group_advantages(rewards_B: Tensor, group: int, *, scale: Scale = "group") -
     if scale == "group":
         advantages_PG = advantages_PG / (rewards_PG.std(-1, keepdim=True) + _SPREAD_FLOOR)
     elif scale == "batch":
-        advantages_PG = advantages_PG / (rewards_PG.std() + _SPREAD_FLOOR)
+        advantages_PG = advantages_PG / ((rewards_PG.std() if spread is None else spread) + _SPREAD_FLOOR)
     # a mean of equal numbers can be off by a rounding error, which the division would make larger
     equal_P1 = (rewards_PG == rewards_PG[:, :1]).all(-1, keepdim=True)
     return torch.where(equal_P1, 0.0, advantages_PG).flatten()

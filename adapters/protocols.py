@@ -142,6 +142,11 @@ class Teacher(Protocol):
         rows: Sequence[tuple[Sequence[Message], Sequence[int]]],
         k: int,
         progress: ProgressCallback = silent,
+        *,
+        temperature: float = 1.0,
     ) -> list[TopLogps]:
-        """Return, for each (messages, completion ids), the ``k`` likeliest tokens at each token of the completion."""
+        """Return, for each (messages, completion ids), the ``k`` likeliest tokens at each token of the completion.
+
+        ``temperature`` divides the logits.
+        """
         ...

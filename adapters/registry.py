@@ -88,6 +88,14 @@ def verify(data_dir: Path, version: AdapterVersion) -> Path:
     return folder / GGUF
 
 
+def usable(data_dir: Path, version: AdapterVersion) -> Path | None:
+    """Return a version's GGUF file; None where it is damaged, and so is not served either."""
+    try:
+        return verify(data_dir, version)
+    except BadFile:
+        return None
+
+
 def served(store: Store, user_id: int, base_sha256: str | None = None) -> AdapterVersion | None:
     """Return the version that is served on a base model, None for the base alone.
 

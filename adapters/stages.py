@@ -6,8 +6,8 @@ round. A round's draw depends on the seed and its number alone, so that one whic
 
 import json
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -101,49 +101,55 @@ class DistillationStage:
         return steps
 
 
+@dataclass(frozen=True)
+class Rewarded:
+    """Prompts to learn from, and others to measure on, which are numbered after them, with what rewards replies.
+
+    ``served`` are replies to prompts of these numbers that were made while serving, with the log-probabilities under
+    which they were drawn there.
+    """
+
+    prompts: Sequence[Messages]
+    held_out: Sequence[Messages]
+    rewards: Rewards
+    served: Mapping[int, Sequence[Completion]] = field(default_factory=dict)
+
+
 class PolicyStage:
     """GRPO: of several completions of a prompt, those that the graders like better than the rest become likelier."""
 
     name = "policy"
 
-    def __init__(
-        self,
-        prompts: Sequence[Messages],
-        held_out: Sequence[Messages],
-        rewards: Rewards,
-        where: Where,
-        recipe: Policy,
-        seed: int,
-    ) -> None:
+    def __init__(self, rewarded: Rewarded, where: Where, recipe: Policy, seed: int) -> None:
         self.rounds, self.learning_rate = recipe.rounds, recipe.learning_rate
-        self._prompts = prompts
-        self._held_out = held_out
-        self._rewards = rewards
+        self._rewarded = rewarded
         self._where = where
         self._recipe = recipe
         self._seed = seed
 
     def given(self) -> object:
         """All that the result depends on beside the recipe and the graders."""
-        return [[list(messages) for messages in part] for part in (self._prompts, self._held_out)]
+        served = {number: [each.ids for each in replies] for number, replies in self._rewarded.served.items()}
+        return [list(map(list, self._rewarded.prompts)), list(map(list, self._rewarded.held_out)), served]
 
     def reward(self, session: Session) -> float | None:
         """The mean reward of greedy replies to held-out prompts, which are numbered after the others."""
-        if not self._held_out:
+        given = self._rewarded
+        if not given.held_out:
             return None
-        replies = self._where.oracle.sample(
-            session.write_policy(self._where.folder, self._where.base_gguf),
-            self._held_out,
-            greedy(self._recipe.max_tokens),
-        )
-        rewards = self._rewards([(len(self._prompts) + i, reply[0]) for i, reply in enumerate(replies)])
+        policy = session.write_policy(self._where.folder, self._where.base_gguf)
+        replies = self._where.oracle.sample(policy, given.held_out, greedy(self._recipe.max_tokens))
+        rewards = given.rewards([(len(given.prompts) + i, reply) for i, (reply,) in enumerate(replies)])
         return float(np.mean(rewards))
 
     def steps(self, session: Session, number: int, progress: ProgressCallback) -> list[Step]:
-        """Sample this round's groups, have them graded, and learn from them and from those of the rounds before."""
-        recipe = self._recipe
+        """Sample this round's groups, have them graded, and learn from them and from those of the rounds before.
+
+        A reply that was served to one of the round's prompts is one more of its group.
+        """
+        recipe, given = self._recipe, self._rewarded
         chance = random.Random(f"{self._seed}/policy/{number}")
-        numbers = chance.sample(range(len(self._prompts)), min(recipe.prompts, len(self._prompts)))
+        numbers = chance.sample(range(len(given.prompts)), min(recipe.prompts, len(given.prompts)))
         how = Draw(
             group=recipe.group,
             max_tokens=recipe.max_tokens,
@@ -151,17 +157,17 @@ class PolicyStage:
             seed=chance.randrange(2**31),
         )
         policy = session.write_policy(self._where.folder, self._where.base_gguf)
-        sampled = self._where.oracle.sample(policy, [self._prompts[i] for i in numbers], how, progress)
-        graded = [(i, reply) for i, group in zip(numbers, sampled, strict=True) for reply in group]
-        rewards = iter(self._rewards(graded))
+        sampled = self._where.oracle.sample(policy, [given.prompts[i] for i in numbers], how, progress)
+        replies = [(*drawn, *given.served.get(i, ())) for i, drawn in zip(numbers, sampled, strict=True)]
+        worth = iter(given.rewards([(i, each) for i, those in zip(numbers, replies, strict=True) for each in those]))
         groups = [
             Group(
-                self._where.prompt_ids(self._prompts[i]),
-                tuple(reply.ids for reply in replies),
-                tuple(reply.logps for reply in replies),
-                tuple(next(rewards) for _ in replies),
+                self._where.prompt_ids(given.prompts[i]),
+                tuple(each.ids for each in those),
+                tuple(each.logps for each in those),
+                tuple(next(worth) for _ in those),
             )
-            for i, replies in zip(numbers, sampled, strict=True)
+            for i, those in zip(numbers, replies, strict=True)
         ]
         self._keep(number, groups)
         older = [group for back in range(1, recipe.replay_rounds + 1) for group in self._kept(number - back)]
@@ -211,15 +217,16 @@ class PolicyObjective:
                 logits_base_NV = self.session.trees.logits([row.tree for row in rows])
                 base = token_logps(logits_base_NV / recipe.temperature, targets_N)
             reference_BT = pad_sequence(list(torch.split(base, sizes)), batch_first=True)
-        rewards_B = torch.tensor([reward for row in step for reward in row.rewards])
-        group = len(step[0].rewards)
-        of_step = torch.split(group_advantages(rewards_B, group, scale=recipe.advantage_scale), group)
-        of_row = {id(row): advantages_G for row, advantages_G in zip(step, of_step, strict=True)}
+        spread = torch.tensor([reward for row in step for reward in row.rewards]).std()
+        advantages = [
+            group_advantages(torch.tensor(row.rewards), len(row.rewards), scale=recipe.advantage_scale, spread=spread)
+            for row in rows
+        ]
         result = grpo_loss(
             logps_BT,
             logps_BT.detach(),
             mask_BT.to(logps_BT.device),
-            torch.cat([of_row[id(row)] for row in rows]).to(logps_BT),
+            torch.cat(advantages).to(logps_BT),
             epsilon_low=recipe.epsilon_low,
             epsilon_high=recipe.epsilon_high,
             ref_logps_BT=reference_BT,

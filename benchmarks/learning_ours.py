@@ -183,7 +183,7 @@ def grpo(job: Job) -> dict[str, Any]:
     import torch
 
     from familiar.adapters import base_model, checkpoints, train
-    from familiar.adapters.stages import PolicyStage, Where
+    from familiar.adapters.stages import PolicyStage, Rewarded, Where
 
     torch.set_num_threads(job.plan.threads)
     meter.imported()
@@ -200,14 +200,8 @@ def grpo(job: Job) -> dict[str, Any]:
         steps += made.phase == "train"
 
     with meter.phase("train"), TimedOracle.open(job.model, threads=job.plan.threads) as oracle:
-        stage = PolicyStage(
-            data.prompts,
-            (),
-            lambda replies: [brevity(reply.text) for _, reply in replies],
-            Where(oracle, job.model, job.folder / "policy"),
-            wanted.policy,
-            wanted.seed,
-        )
+        rewarded = Rewarded(data.prompts, (), lambda replies: [brevity(reply.text) for _, reply in replies])
+        stage = PolicyStage(rewarded, Where(oracle, job.model, job.folder / "policy"), wanted.policy, wanted.seed)
         train.train(base, (), held_out, wanted, folder=job.folder, reference_logps={}, stages=[stage], progress=count)
     assert isinstance(oracle, TimedOracle)
     adapter = checkpoints.epoch_folder(job.folder, wanted.policy.rounds)

@@ -85,19 +85,13 @@ def train(context: Context, rows: Sequence[Prompted], held_out: Sequence[Prompte
         context.check_stop()
         base = training_model.load(context.base, settings.threads)
         context.check_stop()
-        from familiar.adapters.stages import PolicyStage, Where
+        from familiar.adapters.stages import PolicyStage, Rewarded, Where
         from familiar.adapters.train import train
 
         folder = run_folder(settings.data_dir, job)
         grading = Grading(context, grader, [*rows, *held_out], oracle.answer)
-        stage = PolicyStage(
-            [row.messages for row in rows],
-            [row.messages for row in held_out],
-            grading,
-            Where(oracle, context.base, folder / "policy"),
-            chosen.policy,
-            job.seed,
-        )
+        rewarded = Rewarded([row.messages for row in rows], [row.messages for row in held_out], grading)
+        stage = PolicyStage(rewarded, Where(oracle, context.base, folder / "policy"), chosen.policy, job.seed)
         report = RoundReporter(context, chosen.policy.rounds, validated=bool(held_out))
         train(base, (), measured, chosen, folder=folder, reference_logps={}, progress=report, stages=(stage,))
     return grading.tokens, chosen.policy.rounds

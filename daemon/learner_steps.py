@@ -15,7 +15,7 @@ from familiar.adapters import gate, gguf_lora, registry
 from familiar.adapters.probes import load_probes
 from familiar.adapters.protocols import Progress
 from familiar.adapters.rows import reference_keys
-from familiar.daemon import consolidation, flash_trial, learner_lessons, learner_rows, training_model
+from familiar.daemon import consolidation, flash_trial, learner_lessons, learner_rows, learner_served, training_model
 from familiar.daemon.learner_lessons import Lessons
 from familiar.daemon.learner_plan import Plan
 from familiar.daemon.learner_rows import Rows
@@ -23,7 +23,6 @@ from familiar.daemon.oracle import Oracle
 from familiar.daemon.references import storing
 from familiar.daemon.settings import Settings
 from familiar.feedback.pairs import Example
-from familiar.memory.errors import BadFile
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
 
@@ -160,7 +159,8 @@ def strongest_that_passes(task: Task, base: Any, rows: Rows, oracle: Oracle, tra
     from familiar.adapters import lora, parity
 
     planned, scorer = task.planned, oracle.scorer
-    current = _current(task.settings, task.store, task.run.user_id, planned.base_sha256)
+    served = registry.served(task.store, task.run.user_id, planned.base_sha256)
+    current = registry.usable(task.settings.data_dir, served) if served else None
     budgets = gate.Budgets(max_parity_gap=parity.most_gap(base))
     judges = gate.Gate(scorer, current, rows.judged, load_probes(), manner=planned.manner, budgets=budgets)
     reports: list[gate.Report] = []
@@ -209,39 +209,31 @@ def _train(task: Task, base: Any, rows: Rows, oracle: Oracle) -> Path:
         anchors=rows.anchors,
         ratings=rows.ratings,
         practised=rows.practised,
-        stages=_stages(planned, rows.lessons, oracle, task.folder / "policy"),
+        stages=_stages(task, rows.lessons, oracle),
         new_ids=frozenset(rows.feedback_ids) - known,
     )
 
 
-def _stages(planned: Plan, lessons: Lessons, oracle: Oracle, folder: Path) -> list[Any]:
+def _stages(task: Task, lessons: Lessons, oracle: Oracle) -> list[Any]:
     """Self-distillation where there are lessons, then GRPO where graders apply to them."""
-    from familiar.adapters.stages import DistillationStage, PolicyStage, Where
+    from familiar.adapters.stages import DistillationStage, PolicyStage, Rewarded, Where
 
-    recipe, where, stages = planned.recipe, Where(oracle, planned.base, folder), list[Any]()
+    planned, recipe, stages = task.planned, task.planned.recipe, list[Any]()
+    where = Where(oracle, planned.base, task.folder / "policy")
     if lessons.train and recipe.distillation.rounds:
         stages.append(DistillationStage(lessons.train, where, recipe.distillation, recipe.batch_size, recipe.seed))
     if lessons.graded and recipe.policy.rounds:
-        prompts = [*lessons.graded, *lessons.graded_held_out]
-        stages.append(
-            PolicyStage(
-                [each.messages for each in lessons.graded],
-                [each.messages for each in lessons.graded_held_out],
-                learner_lessons.rewards(prompts, oracle.answer),
-                where,
-                recipe.policy,
-                recipe.seed,
-            )
+        prompts = [each.messages for each in lessons.graded]
+        rewards = learner_lessons.rewards([*lessons.graded, *lessons.graded_held_out], oracle.answer)
+        served = learner_served.rollouts(
+            task.store,
+            task.settings.data_dir,
+            task.run.user_id,
+            planned.base_sha256,
+            prompts,
+            oracle,
+            task.progress,
         )
+        rewarded = Rewarded(prompts, [each.messages for each in lessons.graded_held_out], rewards, served)
+        stages.append(PolicyStage(rewarded, where, recipe.policy, recipe.seed))
     return stages
-
-
-def _current(settings: Settings, store: Store, user_id: int, base_sha256: str) -> Path | None:
-    """The adapter that is served on this base, to be improved on. One that is damaged is not served either."""
-    version = registry.served(store, user_id, base_sha256)
-    if version is None:
-        return None
-    try:
-        return registry.verify(settings.data_dir, version)
-    except BadFile:
-        return None

@@ -47,9 +47,11 @@ class Oracle:
         rows: Sequence[tuple[Sequence[Message], Sequence[int]]],
         k: int,
         progress: ProgressCallback = silent,
+        *,
+        temperature: float = 1.0,
     ) -> list[TopLogps]:
         """As ``Teacher`` has it."""
-        return self._sampler.top_logps(adapter, rows, k, progress)
+        return self._sampler.top_logps(adapter, rows, k, progress, temperature=temperature)
 
     def answer(self, messages: Sequence[Message], sampling: Mapping[str, Any], /) -> str:
         """What the base model says, greedily, to a grader's messages."""

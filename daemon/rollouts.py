@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from familiar.adapters.gguf_lora import check_lora
 from familiar.adapters.protocols import Completion, Draw, Progress, ProgressCallback, TopLogps, silent
 from familiar.daemon.adapter_cache import AdapterKey
-from familiar.daemon.drawing import draw, top
+from familiar.daemon.drawing import draw, log_softmax, top
 from familiar.daemon.engine_options import CONTEXT_STEP_TOKENS, EngineOptions, kv_bytes_per_token
 from familiar.daemon.free_memory import free_memory
 from familiar.daemon.llama import BATCH_TOKENS, Adapter, Batch, Context, Model
@@ -134,10 +134,13 @@ class LlamaSampler:
         rows: Sequence[tuple[Sequence[Message], Sequence[int]]],
         k: int,
         progress: ProgressCallback = silent,
+        *,
+        temperature: float = 1.0,
     ) -> list[TopLogps]:
         """Return the ``k`` likeliest tokens at each token of each completion, given as (messages, completion ids).
 
         What several begin with is evaluated once. ``progress`` hears of each row and may stop the run by raising.
+        ``temperature`` divides the logits.
 
         Raises InvalidInput for a row longer than the context and for a ``k`` that the vocabulary has not, BadFile as
         ``sample`` does.
@@ -158,7 +161,8 @@ class LlamaSampler:
             left = np.array(reply, np.int32)
             for log_probs_TV in reply_log_probs(context, self._batch, adapter, ids, len(prompt), self._piece, kept):
                 picked_T, left = np.split(left, [len(log_probs_TV)])
-                parts.append(top(log_probs_TV, picked_T, k))
+                drawn_TV = log_probs_TV if temperature == 1 else log_softmax(log_probs_TV / temperature)
+                parts.append(top(drawn_TV, picked_T, k))
             held = ids[:-1]
             found[index] = _joined(parts)
             progress(Progress("teacher", len(found), len(texts)))

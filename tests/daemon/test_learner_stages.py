@@ -1,7 +1,6 @@
 """The on-policy stages with the real model: what is sampled, what each round changes, that a cut changes nothing."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -71,11 +70,17 @@ def any_reward(completions: Sequence[tuple[int, Completion]]) -> list[float]:
     return [sum(completion.ids) % 17 / 17 for _, completion in completions]
 
 
-def policy(oracle: Oracle, model_path: Path, folder: Path, held: Sequence[str] = ()) -> object:
-    from familiar.adapters.stages import PolicyStage, Where
+def policy(
+    oracle: Oracle,
+    model_path: Path,
+    folder: Path,
+    held: Sequence[str] = (),
+    served: Mapping[int, Sequence[Completion]] | None = None,
+) -> object:
+    from familiar.adapters.stages import PolicyStage, Rewarded, Where
 
-    prompts, where = [asked(text) for text in ASKED], Where(oracle, model_path, folder)
-    return PolicyStage(prompts, [asked(text) for text in held], any_reward, where, RECIPE.policy, seed=3)
+    given = Rewarded([asked(text) for text in ASKED], [asked(text) for text in held], any_reward, served or {})
+    return PolicyStage(given, Where(oracle, model_path, folder), RECIPE.policy, seed=3)
 
 
 def test_the_first_round_is_the_teachers_and_the_last_the_students_own(
@@ -162,6 +167,29 @@ def test_what_is_worth_more_than_its_group_becomes_likelier(
             assert change[max(change)] > change[min(change)]
 
 
+def test_a_served_reply_is_one_more_of_its_prompts_group(
+    base: object, oracle: Oracle, model_path: Path, tmp_path: Path
+) -> None:
+    from familiar.adapters.session import session
+
+    prompt, said = asked(ASKED[1]), "Go to bed at ten."
+    ids = tuple(oracle.encode(prompt, said)[1])
+    reply = Completion(ids, (-1.5,) * len(ids), said, "stop")
+    stage = policy(oracle, model_path, tmp_path, served={1: [reply]})
+    with session(base, RECIPE, [], [], {}, silent) as running:
+        found = []
+        for number in range(1, 5):
+            found += [row for step in stage.steps(running, number, silent) for _, part in step.parts for row in part]  # type: ignore[attr-defined]
+        sizes = {group.prompt_ids: len(group.completions) for group in found}
+        assert sizes.pop(tuple(oracle.encode(prompt, "")[0])) == RECIPE.policy.group + 1
+        assert set(sizes.values()) == {RECIPE.policy.group}
+        group = next(group for group in found if len(group.completions) > RECIPE.policy.group)
+        assert (group.completions[-1], group.behaviour_logps[-1]) == (ids, reply.logps)
+        assert group.rewards[-1] == any_reward([(1, reply)])[0]
+        before = stage.given()  # type: ignore[attr-defined]
+        assert before != policy(oracle, model_path, tmp_path).given(), "a run is another with another reply"  # type: ignore[attr-defined]
+
+
 def test_older_groups_are_replayed_with_what_they_were_sampled_under(
     base: object, oracle: Oracle, model_path: Path, tmp_path: Path
 ) -> None:
@@ -181,7 +209,7 @@ def test_held_out_prompts_are_graded_with_the_prompts_after_the_others(
     base: object, oracle: Oracle, model_path: Path, tmp_path: Path
 ) -> None:
     from familiar.adapters.session import session
-    from familiar.adapters.stages import PolicyStage, Where
+    from familiar.adapters.stages import PolicyStage, Rewarded, Where
 
     graded: list[int] = []
 
@@ -190,10 +218,11 @@ def test_held_out_prompts_are_graded_with_the_prompts_after_the_others(
         return [0.25] * len(completions)
 
     prompts = [asked(text) for text in ASKED]
-    stage = PolicyStage(prompts[:3], prompts[3:], reward, Where(oracle, model_path, tmp_path), RECIPE.policy, seed=0)
+    where = Where(oracle, model_path, tmp_path)
+    stage = PolicyStage(Rewarded(prompts[:3], prompts[3:], reward), where, RECIPE.policy, seed=0)
     with session(base, RECIPE, [], [], {}, silent) as running:
         assert stage.reward(running) == 0.25
         assert graded == [3]
         assert stage.steps(running, 1, silent) == [], "equal rewards teach nothing"
-    none = PolicyStage(prompts, [], reward, Where(oracle, model_path, tmp_path), replace(RECIPE.policy), seed=0)
+    none = PolicyStage(Rewarded(prompts, [], reward), where, RECIPE.policy, seed=0)
     assert none.reward(running) is None

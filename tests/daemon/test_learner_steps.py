@@ -9,6 +9,7 @@ import pytest
 
 from familiar.adapters import registry
 from familiar.adapters.gate import Check, Gate, Report
+from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.recipe import Recipe
 from familiar.daemon import learner_steps
 from familiar.daemon.learner_lessons import NO_LESSONS, Taught
@@ -52,7 +53,10 @@ def trained(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def task(store: Store, data_dir: Path, model_path: Path) -> Task:
+def task(store: Store, data_dir: Path, model_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+    every = load_probes()
+    few = Probes(every.general[:4], every.neutral[:2], every.false_claims[:2], every.passages[:1])
+    monkeypatch.setattr(learner_steps, "load_probes", lambda: few)
     run = LearningRun("run-1", store.default_user(), 1.0, "running", {}, "fingerprint")
     store.add_run(run)
     plan = Plan(Dataset((), JUDGED, "fingerprint"), (), NOBODY, model_path, "b" * 64, Recipe())
