@@ -1,8 +1,9 @@
-"""A checkpoint per epoch: adapter, optimiser and figures, each folder whole or absent.
+"""A checkpoint per epoch: adapter, figures and optimiser, each folder whole or absent.
 
-A checkpoint is a PEFT folder (``adapter_model.safetensors``, ``adapter_config.json``) with ``trainer.pt`` (the
-optimiser's state) and ``epoch.json`` (the figures of every epoch so far). There is no random state to keep: the order
-of rows and the learning rate are functions of the seed and the step.
+A checkpoint is a PEFT folder (``adapter_model.safetensors``, ``adapter_config.json``) with ``epoch.json`` (the figures
+of every epoch so far), and beside it a folder with ``trainer.pt`` (the optimiser's state, twice the adapter's size),
+which is kept of the last epochs only. There is no random state to keep: the order of rows and the learning rate are
+functions of the seed and the step.
 """
 
 import hashlib
@@ -24,6 +25,8 @@ from familiar.memory.errors import BadFile
 
 _TRAINER = "trainer.pt"
 _FIGURES = "epoch.json"
+_TRAINERS_KEPT = 2
+"""One to go on from, and the one before in case that one is found damaged."""
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,22 @@ class Checkpoint:
 
 def save(folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer, history: Sequence[Epoch], key: str) -> None:
     """Write the checkpoint of the last epoch of ``history`` into ``folder``. Raises NoSpace."""
-    with new_folder(epoch_folder(folder, history[-1].number), {"fingerprint": key}) as target:
-        lora.write(model, target)
+    number = history[-1].number
+    # First the optimiser: an epoch that is there can be gone on from.
+    shutil.rmtree(_trainer_folder(folder, number), ignore_errors=True)
+    with new_folder(_trainer_folder(folder, number)) as target:
         torch.save(optimizer.state_dict(), target / _TRAINER)
+    with new_folder(epoch_folder(folder, number), {"fingerprint": key}) as target:
+        lora.write(model, target)
         figures = [asdict(epoch) for epoch in history]
         (target / _FIGURES).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    shutil.rmtree(_trainer_folder(folder, number - _TRAINERS_KEPT), ignore_errors=True)
 
 
 def newest(folder: Path, key: str) -> Checkpoint | None:
     """Return the newest complete checkpoint of the run with this fingerprint; remove all that is not of it."""
     sweep(folder)
-    found = None
+    chain: list[Checkpoint] = []
     for path in epoch_folders(folder):
         try:
             manifest = read_manifest(path)
@@ -74,17 +82,32 @@ def newest(folder: Path, key: str) -> Checkpoint | None:
         except BadFile:
             manifest, history = {}, ()
         # The chain matters too: an epoch whose predecessor is gone could not be picked as the best.
-        if manifest.get("fingerprint") == key and len(history) == (len(found.history) if found else 0) + 1:
-            found = Checkpoint(path, history)
+        if manifest.get("fingerprint") == key and len(history) == len(chain) + 1:
+            chain.append(Checkpoint(path, history))
         else:
             shutil.rmtree(path)
-    return found
+    while chain and not _has_trainer(folder, chain[-1]):
+        shutil.rmtree(chain.pop().folder)
+    return chain[-1] if chain else None
 
 
 def restore(checkpoint: Checkpoint, model: PeftModel, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's weights and optimiser state back."""
     lora.read_weights(model, checkpoint.folder)
-    optimizer.load_state_dict(torch.load(checkpoint.folder / _TRAINER, weights_only=True))
+    trainer = _trainer_folder(checkpoint.folder.parent, checkpoint.history[-1].number)
+    optimizer.load_state_dict(torch.load(trainer / _TRAINER, weights_only=True))
+
+
+def _trainer_folder(folder: Path, number: int) -> Path:
+    return folder / f"trainer-{number:03d}"
+
+
+def _has_trainer(folder: Path, checkpoint: Checkpoint) -> bool:
+    try:
+        read_manifest(_trainer_folder(folder, checkpoint.history[-1].number))
+    except BadFile:
+        return False
+    return True
 
 
 def epoch_folder(folder: Path, number: int) -> Path:

@@ -147,7 +147,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tiny: PreTrainedModel, rows:
     unbroken = run(tiny, rows, tmp_path / "unbroken")
     with pytest.raises(KeyboardInterrupt):
         run(tiny, rows, tmp_path / "broken", progress=interrupt)
-    assert [path.name for path in sorted((tmp_path / "broken").iterdir())] == ["epoch-001", "epoch-002"]
+    left = [path.name for path in sorted((tmp_path / "broken").iterdir())]
+    assert left == ["epoch-001", "epoch-002", "trainer-001", "trainer-002"]
     seen: list[Progress] = []
     resumed = run(tiny, rows, tmp_path / "broken", progress=seen.append)
     assert min(p.figures["epoch"] for p in seen if p.phase == "train") == 3
@@ -166,14 +167,27 @@ def test_a_finished_run_is_not_trained_again(tiny: PreTrainedModel, rows: list[E
     assert {progress.phase for progress in seen} == {"reference"}
 
 
-def test_a_damaged_checkpoint_is_trained_again(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("damaged", "first"),
+    [("trainer-004/trainer.pt", 4), ("epoch-004/adapter_model.safetensors", 4), ("epoch-002/epoch.json", 1)],
+)
+def test_a_damaged_checkpoint_is_trained_again(
+    damaged: str, first: int, tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path
+) -> None:
     run(tiny, rows, tmp_path)
     wanted = history(tmp_path)
-    (tmp_path / "epoch-003" / "trainer.pt").write_bytes(b"")
+    (tmp_path / damaged).write_bytes(b"")
     seen: list[Progress] = []
     run(tiny, rows, tmp_path, progress=seen.append)
-    assert min(p.figures["epoch"] for p in seen if p.phase == "train") == 3
+    assert min(p.figures["epoch"] for p in seen if p.phase == "train") == first
     assert history(tmp_path) == wanted
+
+
+def test_the_optimiser_is_kept_of_the_last_epochs_only(
+    tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path
+) -> None:
+    run(tiny, rows, tmp_path)
+    assert [path.name for path in sorted(tmp_path.glob("trainer-*"))] == ["trainer-003", "trainer-004"]
 
 
 def test_other_rows_start_anew(tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path) -> None:
