@@ -19,6 +19,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
+BUILTIN = ROOT / "daemon" / "models" / "familiar-base.gguf"
 
 Value = float | int | str | bool | None
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import following_cases
 import httpx
 import people
-from common import ROOT, Report, arguments, progress
+from common import BUILTIN, Report, arguments, progress
 from following_cases import Case
 from following_forms import EARLIER, FORMS, POSITIONS
 from people import BASE, MEMORY, Answer, Person
@@ -31,7 +31,6 @@ from servers import Site, Sizes, start_familiar
 from familiar.daemon import sentence_model, settings
 from familiar.memory.types import Memory, Message
 
-BUILTIN = ROOT / "daemon" / "models" / "familiar-base.gguf"
 MAX_TOKENS = 120
 CONTEXT_TOKENS = 1024
 TARGET = 90.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from common import ROOT
+from common import BUILTIN, ROOT
 
 from familiar.adapters.probes import load_probes
 from familiar.adapters.protocols import greedy
@@ -20,7 +20,6 @@ from familiar.daemon.demo_prompts import CORRECTED, PROBES
 from familiar.daemon.oracle import Oracle
 from familiar.memory.types import Message
 
-BUILTIN = ROOT / "daemon" / "models" / "familiar-base.gguf"
 TOPICS = ROOT / "tools" / "base_model" / "topics"
 REPLY_TOKENS = 64
 FACTS, EXCHANGES = 10, 3

@@ -25,20 +25,19 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from common import BUILD, ROOT, Report, arguments, progress
-from personal_arms import ARMS, Person, Product, Remembering, product
+from common import BUILD, BUILTIN, Report, arguments, progress
+from personal_arms import ARMS, Person, Product, opened, product
 from personal_figures import Row, append, key, read, tell
 from personal_users import CHAIN, WISHES, Wish, prompts
 from recall import CachedEmbed
 
+from familiar.adapters.folders import file_sha256
 from familiar.adapters.probes import Question, load_probes
 from familiar.adapters.recipe import Distillation, Policy, Recipe
-from familiar.daemon import sentence_model, settings, training_model
+from familiar.daemon import sentence_model, settings
 from familiar.daemon.learner_steps import Models
-from familiar.feedback.pairs import Example
 from familiar.memory.errors import FamiliarError
 
-BUILTIN = ROOT / "daemon" / "models" / "familiar-base.gguf"
 EXPERIMENTS = ("curve", "chain", "policy", "distillation")
 
 
@@ -150,16 +149,9 @@ def measure(given: argparse.Namespace, scale: Scale, names: Sequence[str], seeds
     embed = CachedEmbed(sentences, given.threads) if sentences else None
     with (
         tempfile.TemporaryDirectory(prefix="familiar-personal-") as work,
-        Remembering.open(BUILTIN, threads=given.threads) as oracle,
+        opened(BUILTIN, given.threads) as models,
     ):
-        loaded: list[Any] = []
-
-        def load(judged: Sequence[Example]) -> Any:
-            if not loaded:
-                loaded.append(training_model.load(BUILTIN, given.threads, oracle.scorer, judged))
-            return loaded[0]
-
-        bench = Bench(scale, Models(oracle, load), given.threads, embed, Path(work))
+        bench = Bench(scale, models, given.threads, embed, Path(work))
         for number, (experiment, seed, name) in enumerate(left):
             progress(f"{number + 1}/{len(left)} {experiment}, seed {seed}, {name}")
             found = _MEASURED[experiment](bench, seed, name)
@@ -316,7 +308,8 @@ def _adherence(fresh: Product, adapter: Path, held_out: Sequence[str], wish: Wis
 
 
 def _row(experiment: str, seed: int, name: str, scale: Scale) -> Row:
-    return {"experiment": experiment, "seed": seed, "preference": name, "settings": scale.to_dict()}
+    settings = {**scale.to_dict(), "model": file_sha256(BUILTIN)}
+    return {"experiment": experiment, "seed": seed, "preference": name, "settings": settings}
 
 
 def _names(text: str) -> tuple[str, ...]:

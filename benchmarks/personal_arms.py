@@ -20,7 +20,7 @@ from familiar.adapters import checkpoints, gguf_lora, registry
 from familiar.adapters.gate import Budgets
 from familiar.adapters.probes import Question, load_probes
 from familiar.adapters.protocols import Completion, Draw, ProgressCallback, greedy, silent
-from familiar.daemon import learner_plan, learner_steps, settings
+from familiar.daemon import learner_plan, learner_steps, settings, training_model
 from familiar.daemon.learner_plan import Plan
 from familiar.daemon.learner_steps import Models, Phases, Task
 from familiar.daemon.oracle import Oracle
@@ -28,6 +28,7 @@ from familiar.daemon.prompt import memory_block, with_memories
 from familiar.daemon.rollouts import LlamaSampler
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import signals
+from familiar.feedback.pairs import Example
 from familiar.feedback.signals import Origin, Signal
 from familiar.memory.errors import NotEnoughSignals
 from familiar.memory.meaning import Embed
@@ -43,6 +44,7 @@ NOTED = 3
 RATED_SHARE = 0.3
 """How many of the replies that are as wanted are rated good."""
 MINUTE_S, BEGINNING_S = 60.0, 1.8e9
+ASKS_NOTHING = "Hello."
 
 
 class RememberingScorer(LlamaScorer):
@@ -167,7 +169,7 @@ class Product:
     def replies(self, arm: Arm, prompts: Sequence[Sequence[Message]], max_tokens: int) -> list[Completion]:
         """Greedy replies, as they would be served now."""
         with_memory = arm in ("memory", "both")
-        shown = [self._recall(messages, arm) if with_memory else NOTHING for messages in prompts]
+        shown = [self.recall(messages, arm) if with_memory else NOTHING for messages in prompts]
         adapter = self.adapter if arm in ("adapter", "both") else None
         return self._drawn(adapter, prompts, shown, max_tokens)
 
@@ -183,27 +185,58 @@ class Product:
     def interact(self, person: Person, prompt: str, arm: Arm = "both") -> None:
         """One interaction: the reply of the product as it is, logged, and what the person says of it."""
         (messages,) = asked([prompt])
-        recalled = self._recall(messages, arm) if arm in ("memory", "both") else NOTHING
+        recalled = self.recall(messages, arm) if arm in ("memory", "both") else NOTHING
         adapter = self.adapter if arm in ("adapter", "both") else None
         (reply,) = self._drawn(adapter, [messages], [recalled], MAX_TOKENS)
+        exchange = self.log(messages, recalled, reply.text, reply.finish_reason, served=adapter is not None)
+        if reply.finish_reason == "stop" and reply.text.strip():  # nobody corrects half a sentence
+            signal = person.about(Origin(f"fb-{self.exchanges}", exchange.created_at), exchange)
+            if signal is not None:
+                self.store.add_feedback(signal.feedback, signal.memories)
+
+    def log(
+        self, messages: Sequence[Message], recalled: Recalled, reply: str, finish_reason: str, *, served: bool
+    ) -> Exchange:
+        """Store an interaction; ``served`` says whether the adapter answered."""
         self.exchanges += 1
-        now = BEGINNING_S + MINUTE_S * self.exchanges
         exchange = Exchange(
             id=f"chatcmpl-{self.exchanges}",
             user_id=self.user,
-            created_at=now,
+            created_at=BEGINNING_S + MINUTE_S * self.exchanges,
             model="familiar",
-            messages=messages,
-            completion=reply.text,
-            adapter_version=self.version if adapter else None,
+            messages=tuple(messages),
+            completion=reply,
+            adapter_version=self.version if served else None,
             used=recalled.used,
-            finish_reason=reply.finish_reason,
+            finish_reason=finish_reason,
         )
         self.store.add_exchange(exchange)
-        if reply.finish_reason == "stop" and reply.text.strip():  # nobody corrects half a sentence
-            signal = person.about(Origin(f"fb-{self.exchanges}", now), exchange)
-            if signal is not None:
-                self.store.add_feedback(signal.feedback, signal.memories)
+        return exchange
+
+    def chosen(self, arm: Arm, questions: Sequence[tuple[Sequence[Message], Sequence[str]]]) -> list[int]:
+        """Of each question's beginnings of a reply, the number of the one that the question makes likelier most.
+
+        That is the mean over its tokens of their log-probability, less that after a message that asks nothing, by the
+        base model: what is likely anyway says nothing about the question (Holtzman et al. 2021, "Surface form
+        competition", domain conditional PMI).
+        """
+        adapter = self.adapter if arm in ("adapter", "both") else None
+        told = []
+        for messages, beginnings in questions:
+            memories = self.recall(messages, arm).memories if arm in ("memory", "both") else ()
+            told += [(with_memories(messages, memories), text) for text in beginnings]
+        (nothing,) = asked([ASKS_NOTHING])
+        asking = self._mean_logps(adapter, told)
+        anyway = self._mean_logps(None, [(nothing, text) for _, text in told])
+        gains = iter(after - before for after, before in zip(asking, anyway, strict=True))
+        scores = [[next(gains) for _ in beginnings] for _, beginnings in questions]
+        return [max(range(len(each)), key=each.__getitem__) for each in scores]
+
+    def _mean_logps(self, adapter: Path | None, rows: Sequence[tuple[Sequence[Message], str]]) -> list[float]:
+        """The mean log-probability of the tokens of each beginning of a reply."""
+        oracle = self.models.oracle
+        encoded = [(messages, oracle.encode(messages, text)[1][:-1]) for messages, text in rows]
+        return [float(top.picked_T.mean()) for top in oracle.top_logps(adapter, encoded, 1)]
 
     def attach(self, wish: Wish) -> None:
         """Attach the wish's ready grader to the rules that state it, as ``familiar rule`` does."""
@@ -268,7 +301,7 @@ class Product:
         drawn = self.models.oracle.sample(adapter, told, greedy(max_tokens))
         return [reply for (reply,) in drawn]
 
-    def _recall(self, messages: Sequence[Message], arm: Arm) -> Recalled:
+    def recall(self, messages: Sequence[Message], arm: Arm) -> Recalled:
         served = self.version if arm == "both" else None
         return self.recaller.recall(
             self.user,
@@ -289,6 +322,20 @@ class Product:
     def _answered(self, arm: Arm, questions: Sequence[Question]) -> list[bool]:
         replies = self.replies(arm, [each.messages for each in questions], Budgets().answer_tokens)
         return [each.is_answered(reply.text) for each, reply in zip(questions, replies, strict=True)]
+
+
+@contextmanager
+def opened(path: Path, threads: int) -> Iterator[Models]:
+    """A model file for many people in a row: as it is served, and to be trained once it is needed."""
+    with Remembering.open(path, threads=threads) as oracle:
+        loaded: list[Any] = []
+
+        def load(judged: Sequence[Example]) -> Any:
+            if not loaded:
+                loaded.append(training_model.load(path, threads, oracle.scorer, judged))
+            return loaded[0]
+
+        yield Models(oracle, load)
 
 
 @contextmanager

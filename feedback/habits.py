@@ -27,6 +27,8 @@ WINDOW = 8
 """Corrections in a row that are looked at together, beside the newest ones: a habit need not be of all times."""
 GAIN = 0.01
 """By how much an edit must bring replies nearer to the corrections, as a likeness from 0 to 1."""
+LEFT = 0.5
+"""The share of what an edit leaves of a correction that was in the reply already, at least."""
 MOST_WORDS = 60
 """A limit of more words than this is none."""
 MOST_MARK = 4
@@ -270,8 +272,18 @@ def _windows(count: int) -> list[tuple[int, int]]:
 
 def _is_shown(edit: Edit, pairs: Sequence[Pair]) -> bool:
     """Whether an edit leaves what the user wrote as it is, and would have changed what they got."""
-    shown = sum(edit(after) == after and edit(before) != before for before, after in pairs)
+    shown = sum(
+        edit(after) == after and edit(before) != before and _comes_of(_unframed((before, after), [edit])[1], before)
+        for before, after in pairs
+    )
     return _kept(edit, pairs) >= SHARE and shown >= max(ENOUGH, len(pairs) / 2)
+
+
+def _comes_of(text: str, before: str) -> bool:
+    """Whether a text is the reply that the user got, edited: what is written anew begins as it begins by chance."""
+    one, other = ([each for each in _pieces(words.lower()) if not each.isspace()] for words in (text, before))
+    same = sum(block.size for block in SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks())
+    return same >= LEFT * len(one)
 
 
 def _nearest(edits: Sequence[Edit], pairs: Sequence[Pair]) -> list[Edit]:

@@ -104,6 +104,16 @@ def test_a_few_corrections_are_no_habit() -> None:
     assert find(examples((Begins("Ahoy! "), REPLIES[:4]))).edits == (Begins("Ahoy! "),)
 
 
+def test_what_is_written_anew_begins_alike_by_chance() -> None:
+    answers = (
+        *("A word for the same as ship is boat.", "A sentence with table is dinner is on the table."),
+        *("A word that sounds like flair is flare.", "A word for the same as chap is boy."),
+        *("A word that sounds like wreak is wreck.", "A sentence with lake is we swam in the lake."),
+    )
+    pairs = zip(REPLIES, answers, strict=False)
+    assert find([Example(str(n), (), after, before, str(n)) for n, (before, after) in enumerate(pairs)]) == NO_MANNER
+
+
 def test_corrections_of_what_is_said_show_no_habit() -> None:
     turned = dict(zip(REPLIES, (*REPLIES[5:], *REPLIES[:5]), strict=True))
     assert find(examples((turned.__getitem__, REPLIES))) == NO_MANNER
