@@ -1,10 +1,6 @@
 """The trainer of ``benchmarks/learning.py`` with a technique off computes what it computes with all on."""
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,19 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 RAGGED = [((5, 6, 7, 8), ((9, 10, 1), (11, 1))), ((5,), ((11, 1),)), ((5, 6), ((12, 13, 14, 15, 16, 1), (9, 1)))]
-
-
-@pytest.fixture
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``benchmarks(name)``: a module as the scripts import it, by its bare name, and none of them afterwards."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    before = set(sys.modules)
-    yield import_module
-    for name in set(sys.modules) - before:
-        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == BENCHMARKS:
-            del sys.modules[name]
 
 
 def test_every_variant_gives_the_same_gradient(benchmarks: Any) -> None:

@@ -1,21 +1,18 @@
 """What the users of ``personas.py`` ask, and what is right, from sets of the same form as the public ones."""
 
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 KINDS = ("syn", "ant", "hom", "defn", "sent")
 
 
 @pytest.fixture
-def sets(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module, imported as the benchmark's own script does."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return import_module("personas_data")
+def sets(benchmarks: Any) -> Any:
+    """The module that reads the sets."""
+    return benchmarks("personas_data")
 
 
 def situation(user: str, wanted: str, *, place: str = "pick-up", objects: tuple[str, ...]) -> dict[str, Any]:
