@@ -216,9 +216,9 @@ class Product:
     def chosen(self, arm: Arm, questions: Sequence[tuple[Sequence[Message], Sequence[str]]]) -> list[int]:
         """Of each question's beginnings of a reply, the number of the one that the question makes likelier most.
 
-        That is the mean over its tokens of their log-probability, less that after a message that asks nothing, by the
-        base model: what is likely anyway says nothing about the question (Holtzman et al. 2021, "Surface form
-        competition", domain conditional PMI).
+        That is the mean over its tokens of their log-probability, less that after a message that asks nothing: what the
+        model says anyway says nothing about the question (Holtzman et al. 2021, "Surface form competition", domain
+        conditional PMI).
         """
         adapter = self.adapter if arm in ("adapter", "both") else None
         told = []
@@ -227,7 +227,7 @@ class Product:
             told += [(with_memories(messages, memories), text) for text in beginnings]
         (nothing,) = asked([ASKS_NOTHING])
         asking = self._mean_logps(adapter, told)
-        anyway = self._mean_logps(None, [(nothing, text) for _, text in told])
+        anyway = self._mean_logps(adapter, [(nothing, text) for _, text in told])
         gains = iter(after - before for after, before in zip(asking, anyway, strict=True))
         scores = [[next(gains) for _ in beginnings] for _, beginnings in questions]
         return [max(range(len(each)), key=each.__getitem__) for each in scores]

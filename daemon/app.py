@@ -33,13 +33,13 @@ def create_app(state: State) -> FastAPI:
         version=version("familiar-llm"),
         docs_url=None,
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
     )
     app.add_middleware(Observer, metrics=state.metrics)
     app.add_middleware(Guard, host=state.settings.host, allowed_hosts=state.settings.allowed_hosts)
     errors.install(app)
     ours = (routes_feedback, routes_memories, routes_graders, routes_learning, routes_data, routes_admin)
     for routes in (routes_chat, routes_text, routes_files, routes_fine_tuning, *ours, routes_llama_cpp, routes_ollama):
-        app.include_router(routes.router(state))
+        # Not included as routers: each request would go through two more layers, and through every route anew.
+        app.router.routes += routes.router(state).routes
     openapi.install(app)
     return app

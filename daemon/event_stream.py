@@ -2,12 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TypeVar
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
-
-T = TypeVar("T")
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that went away: nobody reads it, but the access log does."""
@@ -43,17 +40,32 @@ class EventStream(Response):
             await self._source.aclose()
 
 
-async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of ``work``, or None when the client goes away first; then ``work`` is cancelled."""
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request.receive))
+async def unless_gone(request: Request, work: Awaitable[Response | None]) -> Response:
+    """The response that ``work`` makes; one for nobody when the client goes away first, or there is nothing to answer.
+
+    ``work`` is then cancelled, and has ended. It runs in the request's own task: one of its own would cost every
+    request more than the look-out for the client does.
+    """
+    task = asyncio.current_task()
+    assert task is not None  # for the type checker: there is one wherever something is awaited
+    asked = task.cancelling()
+
+    async def cancel_once_left() -> None:
+        await _left(request.receive)
+        # Not in a callback, which could come when the work is done and cancel what the task does next.
+        task.cancel()
+
+    leaving = asyncio.ensure_future(cancel_once_left())
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        response = await work
+    except asyncio.CancelledError:
+        # As asyncio.timeout has it: only what was cancelled here alone is answered here.
+        if not leaving.done() or task.uncancel() > asked:
+            raise
+        response = None
     finally:
         leaving.cancel()
-        working.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+    return Response(status_code=CLIENT_CLOSED_REQUEST) if response is None else response
 
 
 async def _left(receive: Receive) -> None:

@@ -19,6 +19,10 @@ class WireRoute(APIRoute):
     Half a character in a body is read as U+FFFD, so that a conversation which holds one can be kept.
     """
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        # The ids in /openapi.json, by which generators of clients name their functions.
+        super().__init__(path, endpoint, **{**options, "generate_unique_id_function": lambda route: route.name})
+
     def get_route_handler(self) -> Handler:
         """FastAPI's hook."""
         handle = super().get_route_handler()

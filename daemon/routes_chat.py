@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from familiar.daemon import errors, model_ids, openapi, wire
 from familiar.daemon.chat_choices import ChatChoice
 from familiar.daemon.chat_service import ChatReply, Ended, Started
-from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
+from familiar.daemon.event_stream import EventStream, unless_gone
 from familiar.daemon.json_route import WireRoute
 from familiar.daemon.reply import Text
 from familiar.daemon.schemas_chat import ChatRequest
@@ -35,14 +35,7 @@ def router(state: State) -> APIRouter:
     )
     async def create_chat_completion(chat: ChatRequest, request: Request, user: User) -> Response:
         """Answer a chat, whole or as server-sent events."""
-        # Awaited before the reply's head goes out, so that an error there has its own status.
-        reply = await unless_gone(request, state.chat.begin(user, chat))
-        if reply is None:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        if chat.stream:
-            return EventStream(_stream(reply, chat), reply.cancel)
-        body = await unless_gone(request, _whole(reply, chat))
-        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
+        return await unless_gone(request, _answer(state, user, chat))
 
     @routes.get("/v1/models", response_model=None, responses=openapi.replies(ModelList))
     def list_models(user: User) -> dict[str, Any]:
@@ -84,6 +77,16 @@ def _common(started: Started, kind: str) -> dict[str, Any]:
 
 def _extension(started: Started, ended: Ended) -> dict[str, Any]:
     return {**started.extension, "notice": ended.notice, "timings": wire.timings(ended.totals)}
+
+
+async def _answer(state: State, user: int, chat: ChatRequest) -> Response | None:
+    """The reply, whole or as a stream; None when it was cancelled."""
+    # Awaited before the reply's head goes out, so that an error there has its own status.
+    reply = await state.chat.begin(user, chat)
+    if chat.stream:
+        return EventStream(_stream(reply, chat), reply.cancel)
+    body = await _whole(reply, chat)
+    return None if body is None else JSONResponse(body)
 
 
 async def _whole(reply: ChatReply, chat: ChatRequest) -> dict[str, Any] | None:

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from familiar.daemon import llama_cpp_replies, model_ids, routes_admin, routes_chat
 from familiar.daemon.embedding import floats, vectors_of
-from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
+from familiar.daemon.event_stream import EventStream, unless_gone
 from familiar.daemon.json_route import JsonRoute
 from familiar.daemon.llama_cpp_replies import Shape
 from familiar.daemon.sampling import Sampling
@@ -36,19 +36,7 @@ def router(state: State) -> APIRouter:
     @routes.post("/completions")
     async def create_completion(wanted: Completion, request: Request, user: User) -> Response:
         """Go on with plain text, whole or as server-sent events. Nothing is recalled or logged."""
-        loop = asyncio.get_running_loop()
-        # In a worker thread: a schema's grammar may take a while.
-        text = await loop.run_in_executor(state.workers, wanted.text, info.context_tokens)
-        reply = await unless_gone(request, state.text.begin(user, text))
-        if reply is None:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        [prompt] = text.prompts
-        shown = prompt if isinstance(prompt, str) else _text(engine.decode_tokens(prompt))
-        shape = Shape(wanted, reply, shown, info.context_tokens)
-        if wanted.streamed:
-            return EventStream(llama_cpp_replies.stream(reply, shape), reply.cancel)
-        body = await unless_gone(request, llama_cpp_replies.whole(reply, shape))
-        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
+        return await unless_gone(request, _complete(state, user, wanted))
 
     @routes.post("/tokenize")
     def tokenise(wanted: Tokenize, user: User) -> dict[str, Any]:
@@ -111,6 +99,22 @@ def router(state: State) -> APIRouter:
             if isinstance(route, APIRoute) and (other := SHORTER.get(route.path)):
                 routes.add_api_route(other, route.endpoint, methods=list(route.methods or ()), response_model=None)
     return routes
+
+
+async def _complete(state: State, user: int, wanted: Completion) -> Response | None:
+    """The reply, whole or as a stream; None when it was cancelled."""
+    engine, context_tokens = state.engine, state.engine.info.context_tokens
+    loop = asyncio.get_running_loop()
+    # In a worker thread: a schema's grammar may take a while.
+    text = await loop.run_in_executor(state.workers, wanted.text, context_tokens)
+    reply = await state.text.begin(user, text)
+    [prompt] = text.prompts
+    shown = prompt if isinstance(prompt, str) else _text(engine.decode_tokens(prompt))
+    shape = Shape(wanted, reply, shown, context_tokens)
+    if wanted.streamed:
+        return EventStream(llama_cpp_replies.stream(reply, shape), reply.cancel)
+    body = await llama_cpp_replies.whole(reply, shape)
+    return None if body is None else JSONResponse(body)
 
 
 def _text(spelt: bytes) -> str:

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from familiar.daemon import model_ids, ollama_replies
 from familiar.daemon.embedding import floats, vectors_of
-from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, unless_gone
+from familiar.daemon.event_stream import unless_gone
 from familiar.daemon.model_card import ModelCard, read_card
 from familiar.daemon.ollama_replies import Form, Parts, rfc3339
 from familiar.daemon.ollama_route import LineStream, OllamaRoute
@@ -107,17 +107,17 @@ def router(state: State) -> APIRouter:
     async def create_chat(wanted: OllamaChat, request: Request, user: User) -> Response:
         """Answer a chat."""
         form = Form(wanted.model, ollama_replies.message, state.clock)
-        return await _chat(state, request, user, wanted.chat(info.context_tokens), form)
+        return await unless_gone(request, _chat(state, user, wanted.chat(info.context_tokens), form))
 
     @routes.post("/api/generate")
     async def create_text(wanted: OllamaGenerate, request: Request, user: User) -> Response:
         """Answer one message, or go on with a raw text."""
         form = Form(wanted.model, ollama_replies.response, state.clock)
         if not wanted.raw:
-            return await _chat(state, request, user, wanted.chat(info.context_tokens), form)
+            return await unless_gone(request, _chat(state, user, wanted.chat(info.context_tokens), form))
         # In a worker thread: a schema's grammar may take a while.
         text = await asyncio.get_running_loop().run_in_executor(state.workers, wanted.text, info.context_tokens)
-        return await _text(state, request, user, text, form)
+        return await unless_gone(request, _text(state, user, text, form))
 
     @routes.post("/api/embed")
     async def create_embeddings(wanted: OllamaEmbed, user: User) -> dict[str, Any]:
@@ -190,34 +190,30 @@ def _capabilities(state: State, name: str) -> list[str]:
     return [each for each, has in able.items() if has]
 
 
-async def _chat(state: State, request: Request, user: int, chat: ChatRequest | None, form: Form) -> Response:
+async def _chat(state: State, user: int, chat: ChatRequest | None, form: Form) -> Response | None:
     if chat is None:
         return await _loaded(state, user, form)
     # Awaited before the reply's head goes out, so that an error there has its own status.
-    reply = await unless_gone(request, state.chat.begin(user, chat))
-    if reply is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    reply = await state.chat.begin(user, chat)
     parts = ollama_replies.chat_parts(reply, chat)
     if chat.stream:
         return LineStream(ollama_replies.lines(parts, form, reply.started.id), reply.cancel)
-    return await _whole(request, parts, form)
+    return await _whole(parts, form)
 
 
-async def _text(state: State, request: Request, user: int, text: TextRequest | None, form: Form) -> Response:
+async def _text(state: State, user: int, text: TextRequest | None, form: Form) -> Response | None:
     if text is None:
         return await _loaded(state, user, form)
-    reply = await unless_gone(request, state.text.begin(user, text))
-    if reply is None:
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    reply = await state.text.begin(user, text)
     parts = ollama_replies.text_parts(reply)
     if text.stream:
         return LineStream(ollama_replies.lines(parts, form, reply.id), reply.cancel)
-    return await _whole(request, parts, form)
+    return await _whole(parts, form)
 
 
-async def _whole(request: Request, parts: Parts, form: Form) -> Response:
-    body = await unless_gone(request, ollama_replies.whole(parts, form))
-    return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
+async def _whole(parts: Parts, form: Form) -> Response | None:
+    body = await ollama_replies.whole(parts, form)
+    return None if body is None else JSONResponse(body)
 
 
 async def _loaded(state: State, user: int, form: Form) -> Response:

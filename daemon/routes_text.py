@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from familiar.daemon import errors, openapi, wire
 from familiar.daemon.embedding import floats, vectors_of
-from familiar.daemon.event_stream import CLIENT_CLOSED_REQUEST, EventStream, unless_gone
+from familiar.daemon.event_stream import EventStream, unless_gone
 from familiar.daemon.generation import TokenLogprob
 from familiar.daemon.json_route import WireRoute
 from familiar.daemon.reply import Text, Totals
@@ -34,13 +34,7 @@ def router(state: State) -> APIRouter:
     )
     async def create_completion(text: TextRequest, request: Request, user: User) -> Response:
         """Go on with plain text, whole or as server-sent events. Nothing is recalled or logged."""
-        reply = await unless_gone(request, state.text.begin(user, text))
-        if reply is None:
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-        if text.stream:
-            return EventStream(_stream(reply), reply.cancel)
-        body = await unless_gone(request, _whole(reply))
-        return Response(status_code=CLIENT_CLOSED_REQUEST) if body is None else JSONResponse(body)
+        return await unless_gone(request, _answer(state, user, text))
 
     @routes.post("/v1/embeddings", response_model=None, responses=openapi.replies(EmbeddingList, 400, 404, 415, 503))
     async def create_embeddings(wanted: EmbeddingRequest, user: User) -> Response:
@@ -71,6 +65,15 @@ def _choice(index: int, text: str, logprobs: dict[str, Any] | None, finish_reaso
 
 def _extension(reply: TextReply, totals: Totals) -> dict[str, Any]:
     return {**reply.extension, "timings": wire.timings(totals)}
+
+
+async def _answer(state: State, user: int, text: TextRequest) -> Response | None:
+    """The reply, whole or as a stream; None when it was cancelled."""
+    reply = await state.text.begin(user, text)
+    if text.stream:
+        return EventStream(_stream(reply), reply.cancel)
+    body = await _whole(reply)
+    return None if body is None else JSONResponse(body)
 
 
 async def _whole(reply: TextReply) -> dict[str, Any] | None:

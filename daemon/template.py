@@ -79,22 +79,24 @@ def encode_prompt(
     character that occurs in none of them, and put together again as plain text after. Raises InvalidInput when the
     template refuses the messages, and for arguments of a tool call that are no JSON object.
     """
-    spelling = _control_spelling(vocab)
+    spelling = vocab.control_spelling
     # Arguments are read from their JSON first: there a control token may be spelled with escapes.
     ready = template_messages(messages, short_ids=template.short_ids)
+    mark: str | None = None
     try:
-        said = set[str]().union(*_texts([ready, tools]))
-        mark = next(char for char in map(chr, range(0xE000, 0x110000)) if char not in said)
+        if any(map(spelling.search, _texts([ready, tools]))):
+            said = set[str]().union(*_texts([ready, tools]))
+            mark = next(char for char in map(chr, range(0xE000, 0x110000)) if char not in said)
 
-        def defuse(text: str) -> str:
-            return spelling.sub(lambda found: found[0][0] + mark + found[0][1:], text)
+            def defuse(text: str) -> str:
+                return spelling.sub(lambda found: f"{found[0][0]}{mark}{found[0][1:]}", text)
 
-        ready, tools = _mapped(ready, defuse), _mapped(tools, defuse)
+            ready, tools = _mapped(ready, defuse), _mapped(tools, defuse)
     except RecursionError:
         raise InvalidInput("The messages or tools are nested too deeply: make them flatter.", "messages") from None
     rendered = template.render(ready, tools)
     start = [vocab.bos] if vocab.adds_bos and not rendered.startswith(vocab.text(vocab.bos)) else []
-    if mark not in rendered:
+    if mark is None or mark not in rendered:
         return start + vocab.tokenise(rendered, control=True)
     return start + _tokenise_around(vocab, spelling, rendered, mark)
 
@@ -124,12 +126,6 @@ def _mapped(value: Any, change: Callable[[str], str]) -> Any:
     if isinstance(value, Mapping):
         return {change(name): _mapped(each, change) for name, each in value.items()}
     return [_mapped(each, change) for each in value] if isinstance(value, list | tuple) else value
-
-
-def _control_spelling(vocab: Vocab) -> re.Pattern[str]:
-    """Return a pattern for control tokens' spellings, the longest first; a single character cannot be broken up."""
-    spellings = sorted((text for text in vocab.control if len(text) > 1), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
 
 
 def _tokenise_around(vocab: Vocab, spelling: re.Pattern[str], rendered: str, mark: str) -> list[int]:

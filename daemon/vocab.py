@@ -5,6 +5,8 @@ Tokens of the kind *control* (``<|end|>``, ``<s>``) are produced from text only 
 """
 
 import ctypes
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from llama_cpp import llama_cpp as c
@@ -19,6 +21,12 @@ class ControlToken:
     rstrip: bool
 
 
+def control_spelling(control: Iterable[str]) -> re.Pattern[str]:
+    """A pattern for control tokens' spellings, the longest first, but not for one character: it cannot be broken up."""
+    spellings = sorted((text for text in control if len(text) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, spellings)) or r"(?!)")
+
+
 class Vocab:
     """The vocabulary of a loaded model; it lives as long as the model does."""
 
@@ -31,6 +39,7 @@ class Vocab:
         self.end_of_turn = eot if eot >= 0 else self.eos
         self.adds_bos = self.bos >= 0 and bool(c.llama_vocab_get_add_bos(self.handle))
         self.control = self._control_tokens()
+        self.control_spelling = control_spelling(self.control)
         self._pieces: dict[int, bytes] = {}
         self._ends = frozenset(token for token in range(self.size) if c.llama_vocab_is_eog(self.handle, token))
 

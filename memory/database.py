@@ -35,6 +35,7 @@ class Connection:
         self._path = path
         # Re-entrant, so that a read inside a transaction sees what the transaction wrote.
         self._lock = threading.RLock()
+        self._durable = True
         _create(path)
         with _our_errors(path):
             connection = sqlite3.connect(
@@ -83,14 +84,11 @@ class Connection:
         ``InvalidInput`` for text that no file can hold. What was committed before stays as it was.
         """
         with self._lock, _our_errors(self._path):
-            if not durable:
-                self._db.execute("PRAGMA synchronous=NORMAL")
-            try:
-                with self._transaction():
-                    yield self
-            finally:
-                if not durable:
-                    self._db.execute("PRAGMA synchronous=FULL")
+            if durable != self._durable:
+                self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            with self._transaction():
+                yield self
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -112,8 +110,9 @@ class Connection:
 
     def execute_many(self, sql: str, rows: Sequence[Params]) -> None:
         """Run one statement for each of ``rows``, inside ``write()``."""
-        with self._lock:
-            self._db.conn.executemany(sql, rows)
+        if rows:
+            with self._lock:
+                self._db.conn.executemany(sql, rows)
 
     def empty_log(self) -> bool:
         """Move the write-ahead log into the file and cut it to nothing, so that deleted text is in neither.

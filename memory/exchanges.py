@@ -146,8 +146,9 @@ def _conversation_for(connection: Connection, exchange: Exchange) -> str:
 def _regenerated(connection: Connection, user_id: int, messages: Sequence[Message], now: float) -> str | None:
     if not user_turns(messages):
         return None
+    # The + keeps SQLite from going through all of the last hour's exchanges by another index.
     row = connection.first(
-        "SELECT conversation_id FROM exchanges WHERE user_id = ? AND history_sha256 = ? AND created_at_s > ?"
+        "SELECT conversation_id FROM exchanges WHERE user_id = ? AND history_sha256 = ? AND +created_at_s > ?"
         " AND conversation_id IS NOT NULL ORDER BY seq DESC LIMIT 1",
         (user_id, history_key(messages), now - REGENERATED_WITHIN_S),
     )

@@ -199,6 +199,8 @@ class Recaller:
         ``carried`` are the ids of what the adapter that is to answer follows untold: these are learnt, take no room,
         and come after the others. Pinned ones, and an example for the very same prompt, are shown all the same.
         """
+        if not self._has_memories(user_id):
+            return NOTHING
         found = _merged([self.search(user_id, request, limit=_LOOKED_AT) for request in requests_in(messages)])
         ranked = {each.memory.id: each for each in found}
         chosen: list[tuple[Memory, Used]] = []
@@ -218,6 +220,13 @@ class Recaller:
         chosen.sort(key=lambda each: each[0].kind == "example")
         shown = (used for _, used in chosen)
         return Recalled(tuple(memory for memory, _ in chosen), (*shown, *learnt), tokens)
+
+    def _has_memories(self, user_id: int) -> bool:
+        """Whether any memory of the user's is active: for someone new a request costs one look into the store."""
+        index = self._index(user_id)
+        with index.lock:
+            index.refresh()
+            return len(index) > 0
 
     def _index(self, user_id: int) -> MemoryIndex:
         with self._lock:

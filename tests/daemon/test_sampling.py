@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from llama_cpp import llama_cpp as c
 from numpy.typing import NDArray
 
 from familiar.daemon.engine import Engine, Generation, Sampling
 from familiar.daemon.generation import TokenLogprob
-from familiar.daemon.llama import Model
-from familiar.daemon.sampling import token_logprob
+from familiar.daemon.llama import Batch, Context, Model
+from familiar.daemon.sampling import Sampler, token_logprob
 from familiar.daemon.scorer import LlamaScorer
 from familiar.memory.errors import InvalidInput
 from familiar.memory.types import Message
@@ -179,6 +180,39 @@ def test_logprobs_under_a_grammar_are_the_models_own(
         assert entry == token_logprob(entry.token, logits, 3, model.vocab)
         pending = [entry.token]
     assert min(entry.logprob or 0 for entry in found) < -5  # which the model would not have said by itself
+
+
+@pytest.mark.parametrize(
+    "biases",
+    [
+        (),
+        ((7, 30.0),),
+        ((7, 30.0), (8, 30.0)),
+        ((7, 0.1), (7, 0.2), (9, 0.30000001)),
+        tuple((token, -1000.0) for token in range(200)),
+    ],
+)
+def test_greedy_is_llama_cpps_own_greedy(model: Model, biases: tuple[tuple[int, float], ...]) -> None:
+    """To the token, ties and biases included; and the logits are as before, as log-probabilities are read after it."""
+    context = Context(model, context_tokens=64, slots=1)
+    batch = Batch()
+    batch.add(0, 0, [1, 2, 3, 4], outputs=4)
+    context.decode(batch)
+    chain = c.llama_sampler_chain_init(c.llama_sampler_chain_default_params())
+    array = (c.llama_logit_bias * len(biases))(*biases)
+    c.llama_sampler_chain_add(chain, c.llama_sampler_init_logit_bias(model.vocab.size, len(biases), array))
+    c.llama_sampler_chain_add(chain, c.llama_sampler_init_greedy())
+    sampler = Sampler(Sampling(temperature=0, logit_bias=biases), model.vocab, context_tokens=64)
+    try:
+        context.row(3)[[3, 5]] = context.row(3).max() + 1
+        for row in range(4):
+            before = context.row(row).copy()
+            assert sampler.sample(context, row) == c.llama_sampler_sample(chain, context.handle, row)
+            assert np.array_equal(context.row(row), before)
+    finally:
+        sampler.close()
+        c.llama_sampler_free(chain)
+        context.close()
 
 
 def test_token_logprob_is_numpys_softmax_of_plain_logits(

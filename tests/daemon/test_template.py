@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from familiar.daemon.llama import Model
 from familiar.daemon.template import ChatTemplate, encode_completion, encode_prompt
 from familiar.daemon.template_messages import template_messages
-from familiar.daemon.vocab import ControlToken, Vocab
+from familiar.daemon.vocab import ControlToken, Vocab, control_spelling
 from familiar.memory.errors import BadFile, InvalidInput
 from familiar.memory.types import Message
 
@@ -142,6 +142,7 @@ class CharVocab:
     def __init__(self) -> None:
         left, right = ControlToken(1, lstrip=True, rstrip=False), ControlToken(2, lstrip=False, rstrip=True)
         self.control = {"<L>": left, "<R>": right}
+        self.control_spelling = control_spelling(self.control)
 
     def text(self, token: int) -> str:
         return ""

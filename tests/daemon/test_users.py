@@ -21,7 +21,7 @@ from familiar.daemon import learner, local_service
 from familiar.daemon.cli import cli
 from familiar.daemon.client import Client
 from familiar.daemon.learner_lock import learner_lock
-from familiar.daemon.learner_steps import Stopped
+from familiar.daemon.learner_steps import Stopped, Task
 from familiar.daemon.learning import run_learner
 from familiar.daemon.settings import Settings
 from familiar.memory.errors import Busy, FamiliarError, InvalidInput, NotEnoughSignals, NotFound
@@ -417,10 +417,10 @@ def test_a_run_is_its_users_and_leaves_the_stopped_runs_of_others(
     made_key(familiar(data_dir, "users", "add", "bob"))
     settings = Settings(model=str(model_path), data_dir=data_dir, threads=1)
 
-    def stop(_settings: Settings, _store: Store, _run: LearningRun, planned: Any, folder: Path, *_: object) -> None:
-        folder.mkdir(parents=True)
-        texts = [example.chosen for example in (*planned.dataset.train, *planned.dataset.held_out)]
-        (folder / "texts").write_text("\n".join(texts), encoding="utf-8")
+    def stop(task: Task) -> None:
+        task.folder.mkdir(parents=True)
+        texts = [example.chosen for example in (*task.planned.dataset.train, *task.planned.dataset.held_out)]
+        (task.folder / "texts").write_text("\n".join(texts), encoding="utf-8")
         raise Stopped
 
     monkeypatch.setattr(learner, "train_and_judge", stop)

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import threading
 from collections import Counter, defaultdict
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from familiar.memory.database import Connection
 from familiar.memory.errors import InvalidInput, NoSpace
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory
@@ -160,6 +162,13 @@ def test_failed_transaction_leaves_nothing_and_the_store_usable(data_dir: Path) 
         assert store.memories(1) == []
         assert store.feedback_rows(1) == []
         assert store.add_feedback(feedback, [good]) == (good,)
+
+
+def test_each_write_waits_for_the_disk_or_not_whatever_was_written_before_it(tmp_path: Path) -> None:
+    with closing(Connection(tmp_path / "familiar.db", 0.0)) as connection:
+        for durable in (True, False, False, True, False, True, True):
+            with connection.write(durable=durable):
+                assert connection.read("PRAGMA synchronous")[0][0] == (2 if durable else 1)
 
 
 def test_a_store_opened_twice_in_one_process_is_still_seen_by_others(tmp_path: Path) -> None:
