@@ -7,10 +7,11 @@ on or, without such, of what the base model says told. The adapter must follow u
 the base model told. Where it does so less often, the corrections may still speak for it: it must then say their places
 as surely as when it is told. So a rule can be learnt that the models, when they are told, just repeat.
 
-A rule that is ignored either way has no places, and is not taken for learnt. A grader of the rule decides in place of
-all this. Examples are judged as one. Means decide, not bounds: of two ways to answer one has to be taken, and where
-that was wrong, corrections undo it (``familiar.memory.consolidated``). What is left out: memories that apply to some
-requests only, which too few rows tell of.
+A rule that is ignored either way has no places. But where corrections show a habit (``habits``) and nothing else, and
+the adapter has it untold in nearly every reply, it has learnt what they say, and the rules that were noted with them.
+A grader of a rule decides in place of all this. Examples are judged as one. Means decide, not bounds: of two ways to
+answer one has to be taken, and where that was wrong, corrections undo it (``familiar.memory.consolidated``). What is
+left out: memories that apply to some requests only, which too few rows tell of.
 """
 
 import itertools
@@ -30,6 +31,7 @@ from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import with_memories
 from familiar.feedback import graders
 from familiar.feedback.grader_parse import parse
+from familiar.feedback.habits import NO_MANNER, Manner
 from familiar.feedback.pairs import Example
 from familiar.feedback.signals import last_user_message
 from familiar.memory.recall import MAX_EXAMPLES, Recaller, is_relevant
@@ -52,6 +54,9 @@ MIN_FOLLOWED, MIN_REWARD = 0.5, 0.9
 """The least share of replies that follow, and of a grader's reward: what is not followed is not learnt."""
 MOST_BEHIND = 0.1
 """The share of replies by which the adapter untold may follow less: one reply, that is, of ten or more."""
+IN_MANNER, BASE_IN_MANNER = 0.9, 0.5
+"""The least share of the adapter's replies that have the user's habit, and the most of the base model's: what that
+does anyway tells nothing."""
 
 Prompt = Sequence[Message]
 _Logps = NDArray[np.float32]
@@ -60,11 +65,16 @@ _Logps = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a run did not train on, to measure by: corrections, and prompts; and which signals it ``trained`` on."""
+    """What a run did not train on, to measure by: corrections, and prompts; and which signals it ``trained`` on.
+
+    ``explained`` are the corrections that show the user's ``manner`` and nothing else.
+    """
 
     corrections: Sequence[Example]
     prompts: Sequence[Prompt]
     trained: Collection[str]
+    manner: Manner = NO_MANNER
+    explained: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -178,8 +188,13 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
     """
     prompts, said, kept = _mixed(held), store.feedback_rows(user_id), store.graders(user_id)
     active = [memory for memory in store.memories(user_id) if not memory.pinned]
-    standing = [memory for memory in active if memory.scope == "always" and memory.kind != "example"]
     found = []
+    if _has_manner(models, prompts, held.manner):
+        graded = {each.memory_id for each in kept}
+        shown_so = [each for each in active if each.feedback_id in held.explained and each.id not in graded]
+        found = [memory for memory in shown_so if memory.scope != "conversation"]
+        active = [memory for memory in active if memory not in shown_so]
+    standing = [memory for memory in active if memory.scope == "always" and memory.kind != "example"]
     for memory in standing[-MOST_MEMORIES:]:
         told = [with_memories(messages, [memory]) for messages in prompts]
         checks = [parse(each.definition) for each in kept if each.memory_id == memory.id]
@@ -192,6 +207,19 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
     if models.is_followed([row.messages for row, _ in related], [told for _, told in related], related):
         found += [memory for memory in examples if memory.scope != "conversation"]
     return found
+
+
+def _has_manner(models: Models, prompts: Sequence[Prompt], manner: Manner) -> bool:
+    """Whether the adapter replies in the user's manner, where the base model does not."""
+    fitting = [prompt for prompt in prompts if models.fits(prompt)]
+    if not manner or len(fitting) < MIN_ROWS:
+        return False
+
+    def share(adapter: Path | None) -> float:
+        replies = [reply.text.strip() for reply in models.draw(adapter, fitting)]
+        return fmean(manner(text) == text for text in replies)
+
+    return share(models.adapter) >= IN_MANNER and share(None) <= BASE_IN_MANNER
 
 
 def _share(worth: Sequence[float], enough: float) -> float:

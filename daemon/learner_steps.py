@@ -187,7 +187,9 @@ def _untold(task: Task, rows: Rows, oracle: Oracle, gguf: Path) -> Any:
     tokens = planned.recipe.distillation.max_tokens
     measured = consolidation.Models(oracle, gguf, oracle.scorer.context_tokens, tokens, task.progress)
     prompts = [lesson.messages for lesson in rows.lessons.held_out]
-    held = consolidation.HeldOut(planned.dataset.held_out, prompts, rows.feedback_ids)
+    given, manner = planned.dataset, planned.manner
+    explained = [row.id for row in (*given.train, *given.held_out) if manner.explains(row)]
+    held = consolidation.HeldOut(given.held_out, prompts, rows.feedback_ids, manner, explained)
     return consolidation.carried(measured, task.store, task.run.user_id, held)
 
 

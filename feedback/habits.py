@@ -27,6 +27,8 @@ WINDOW = 8
 """Corrections in a row that are looked at together, beside the newest ones: a habit need not be of all times."""
 GAIN = 0.01
 """By how much an edit must bring replies nearer to the corrections, as a likeness from 0 to 1."""
+EXPLAINED = 0.9
+"""How like the correction what an edit makes of the reply is, for the correction to show nothing else."""
 LEFT = 0.5
 """The share of what an edit leaves of a correction that was in the reply already, at least."""
 MOST_WORDS = 60
@@ -204,6 +206,11 @@ class Manner:
     def wants(self) -> tuple[str, ...]:
         """What replies are to be like, in words."""
         return tuple(map(str, self.edits))
+
+    def explains(self, example: Example) -> bool:
+        """Whether a correction shows nothing but this: done to what the user got it comes to what they wrote."""
+        before = (example.rejected or "").strip()
+        return bool(self and before) and _ratio(self(before), example.chosen.strip()) >= EXPLAINED
 
     def is_outdated(self, example: Example) -> bool:
         """Whether a correction shows what the user does no longer."""

@@ -13,6 +13,7 @@ from familiar.adapters.rows import Encoded
 from familiar.daemon import consolidation
 from familiar.daemon.consolidation import HeldOut, Models
 from familiar.daemon.oracle import Oracle
+from familiar.feedback.habits import NO_MANNER, Ends, Manner, Words
 from familiar.feedback.pairs import Example
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory, StoredGrader, Used, asked
@@ -22,6 +23,13 @@ torch = pytest.importorskip("torch")
 ME = 1
 LINE = "Sail on, Skipper!"
 RULE = f'Always end with "{LINE}"'
+FAIR = {
+    "type": "string_check",
+    "name": "line",
+    "operation": "like",
+    "input": "{{sample.output_text}}",
+    "reference": "Fair winds!",
+}
 OTHERS = ("Never mention dragons.", "Use metric units.", "Sign every letter as Zed.", "Call me Captain.")
 TAUGHT = (
     *("How do I boil an egg?", "How can I sleep better?", "What is a good gift?", "How do I make tea?"),
@@ -84,9 +92,11 @@ def measure(
     corrections: list[Example],
     prompts: tuple[str, ...] = MORE,
     trained: tuple[str, ...] = (),
+    manner: Manner = NO_MANNER,
+    explained: tuple[str, ...] = (),
 ) -> list[str]:
     models = Models(oracle, adapter, limit=1024, reply=64)
-    held = HeldOut(corrections, [asked(text) for text in prompts], trained)
+    held = HeldOut(corrections, [asked(text) for text in prompts], trained, manner, explained)
     return [memory.text for memory in consolidation.carried(models, store, ME, held)]
 
 
@@ -126,9 +136,8 @@ def test_without_corrections_its_replies_are_the_witness(
 
 def test_a_grader_decides_where_there_is_one(oracle: Oracle, adapter: Path, store: Store) -> None:
     rule, other = keep(store, "mem-1", "End as I like."), keep(store, "mem-2", RULE)
-    check = {"type": "string_check", "name": "line", "operation": "like", "input": "{{sample.output_text}}"}
-    store.add_grader(StoredGrader("grader-1", ME, 1.0, "line", {**check, "reference": LINE}, rule.id))
-    store.add_grader(StoredGrader("grader-2", ME, 1.0, "other", {**check, "reference": "Fair winds!"}, other.id))
+    store.add_grader(StoredGrader("grader-1", ME, 1.0, "line", {**FAIR, "reference": LINE}, rule.id))
+    store.add_grader(StoredGrader("grader-2", ME, 1.0, "other", FAIR, other.id))
     assert measure(oracle, adapter, store, [], (*ASKED, *MORE)) == [rule.text]
 
 
@@ -143,6 +152,32 @@ def test_examples_are_carried_together_or_not_at_all(
     assert measure(oracle, adapter, store, rows) == []
     assert measure(oracle, adapter, store, rows[:3], trained=(taught.id,)) == []
     assert measure(oracle, write_lora("none.gguf", strength=1e-4), store, rows, trained=(taught.id,)) == []
+
+
+def test_what_shows_a_habit_that_it_has_is_carried(
+    oracle: Oracle, adapter: Path, store: Store, write_lora: Any
+) -> None:
+    """Also a rule that the base model ignores, and corrections with nothing in common but the habit."""
+    first, second = corrected(store, wanted(oracle, ASKED[:2]), 2.0)
+    noted = keep(store, "mem-noted", "Do as I always say at the end.", at=4.0, feedback_id=first.id)
+    other = keep(store, "mem-other", OTHERS[0], at=4.0)
+    keep(store, "mem-pinned", OTHERS[1], at=4.0, feedback_id=first.id, pinned=True)
+    line, prompts = Manner((Ends(f" {LINE}"),)), (*ASKED, *MORE)
+    assert line.explains(first)
+
+    def found(adapter: Path, manner: Manner, *explained: str, prompts: tuple[str, ...] = prompts) -> set[str]:
+        return set(measure(oracle, adapter, store, [], prompts, manner=manner, explained=explained))
+
+    assert found(adapter, line, first.id, second.id) == {first.chosen, second.chosen, noted.text}
+    assert found(adapter, line, second.id) == {second.chosen}
+    assert found(adapter, Manner((Ends(" Fair winds!"),)), first.id, second.id) == set(), "it has another habit"
+    assert found(adapter, line, first.id, prompts=prompts[:3]) == set(), "too few prompts tell"
+    assert found(write_lora("none.gguf", strength=1e-4), line, first.id) == set()
+    anyway = Manner((Words(60),))  # as every model does
+    assert found(adapter, anyway, first.id) == set()
+    store.add_grader(StoredGrader("grader-1", ME, 1.0, "none", FAIR, noted.id))
+    assert found(adapter, line, first.id) == {first.chosen}, "its grader decides, and says no"
+    assert other.text not in found(adapter, line, first.id)
 
 
 def test_a_memory_is_measured_by_corrections_made_with_it_in_mind(store: Store) -> None:

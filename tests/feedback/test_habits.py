@@ -104,6 +104,15 @@ def test_a_few_corrections_are_no_habit() -> None:
     assert find(examples((Begins("Ahoy! "), REPLIES[:4]))).edits == (Begins("Ahoy! "),)
 
 
+def test_what_a_correction_shows_beside_a_habit_is_not_explained_by_it() -> None:
+    manner = Manner((Begins("Ahoy! "),))
+    (plain,) = examples((lambda text: f"Ahoy! {text}", REPLIES[:1]))
+    (more,) = examples((lambda text: f"Ahoy! {text.partition('.')[0]}. Serve it with bread and butter.", REPLIES[:1]))
+    assert manner.explains(plain)
+    assert not manner.explains(more)
+    assert not NO_MANNER.explains(plain)
+
+
 def test_what_is_written_anew_begins_alike_by_chance() -> None:
     answers = (
         *("A word for the same as ship is boat.", "A sentence with table is dinner is on the table."),
