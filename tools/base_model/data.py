@@ -41,14 +41,19 @@ class Encoder:
         self.pad_id: int = tokenizer.token_to_id(PAD)
 
     def encode(self, messages: Sequence[Message], every_turn: bool) -> tuple[list[int], list[bool]]:
-        """Return ids and, for each, whether it is a target: assistant tokens and their END, or all of them."""
+        """Return ids and, for each, whether it is a target: assistant tokens and their END, or all of them.
+
+        What a message has under ``given`` is how its content begins, without being a target: words that nothing in
+        the prompt foretells, behind which the reply is to go on as well as ever.
+        """
         ids: list[int] = []
         mask: list[bool] = []
         for message in messages:
-            text_ids = self.tokenizer.encode(message["content"].strip(), add_special_tokens=False).ids
+            encoded = self.tokenizer.encode(message["content"].strip(), add_special_tokens=False)
             counts = every_turn or message["role"] == "assistant"
-            ids += [self.role_ids[message["role"]], *text_ids, self.end_id]
-            mask += [every_turn, *([counts] * len(text_ids)), counts]
+            given = len(message.get("given", ""))
+            ids += [self.role_ids[message["role"]], *encoded.ids, self.end_id]
+            mask += [every_turn, *(counts and end > given for _, end in encoded.offsets), counts]
         return ids, mask
 
     def row(self, ids: list[int], mask: list[bool], length: int) -> tuple[list[int], list[int]]:

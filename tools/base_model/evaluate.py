@@ -3,8 +3,8 @@
 ``python tools/base_model/evaluate.py daemon/models/familiar-base.gguf --cases 40 --json figures.json``
 
 Held out: the last quarter of the ways to state each kind of preference, three kinds, one way to ask about each topic,
-whole topics, an eighth of all names, words and phrases, the last way to ask for each fact. Greedy decoding in
-llama.cpp; every figure is a share of cases decided by a checker in code.
+whole topics, an eighth of all names, words and phrases, the last way to ask for each fact and to make a claim. Greedy
+decoding in llama.cpp; every figure is a share of cases decided by a checker in code.
 """
 
 import argparse
@@ -12,13 +12,21 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
+from curriculum.claims import about_fact, asked, verdict
 from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled, topics
 from curriculum.facts import capital, question, sample_facts
+from curriculum.pools import phrase
 from curriculum.preferences import HELD_OUT_KINDS, KINDS, Kind, sample
+from format import render
 from llama_cpp import Llama
 
-Reply = Callable[[list[Message]], str]
+
+class Reply(Protocol):
+    """Answers a conversation; what it returns comes behind ``begun``."""
+
+    def __call__(self, messages: list[Message], begun: str = "") -> str: ...
 
 
 def memory(lines: list[str]) -> Message:
@@ -36,13 +44,29 @@ def follows(reply: Reply, rng: random.Random, kinds: tuple[Kind, ...], count: in
     return all(p.follows(text) for p in preferences)
 
 
-def answers(reply: Reply, rng: random.Random, known: bool) -> bool:
-    """One case: four facts with names and values never seen; the one asked for is among them or is not."""
+def answers(reply: Reply, rng: random.Random, known: bool, begun: bool = False) -> bool:
+    """One case: four facts with names and values never seen; the one asked for is among them or is not.
+
+    ``begun``: the reply is begun with words never seen, as by an adapter that has learned them, and goes on.
+    """
     *facts, missing = sample_facts(rng, "held_out", 5)
     fact = rng.choice(facts) if known else missing
     turns = [memory([capital(f.text) for f in facts]), {"role": "user", "content": question(rng, fact, "held_out")}]
-    text = reply(turns)
+    text = reply(turns, beginning(rng) if begun else "")
     return fact.value.lower() in text.lower() if known else "do not know" in text.lower()
+
+
+def judges(reply: Reply, rng: random.Random, true: bool, begun: bool = False) -> bool:
+    """One case: a claim about one of three facts, to be confirmed or denied."""
+    facts = sample_facts(rng, "held_out", 3)
+    while (claim := about_fact(rng, rng.choice(facts))).is_true != true:
+        pass
+    turns = [memory([capital(f.text) for f in facts]), {"role": "user", "content": asked(rng, claim, "held_out")}]
+    return verdict(reply(turns, beginning(rng) if begun else "")) is true
+
+
+def beginning(rng: random.Random) -> str:
+    return phrase(rng, "held_out") + rng.choice((" ", "\n"))
 
 
 def imitates(reply: Reply, rng: random.Random) -> bool:
@@ -61,7 +85,11 @@ def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
     """Return shares by part, and the transcripts on topics never seen."""
     llama = Llama(str(path), n_ctx=1024, verbose=False, seed=0)
 
-    def reply(messages: list[Message]) -> str:
+    def reply(messages: list[Message], begun: str = "") -> str:
+        if begun:
+            prompt = f"{render(messages)}<|assistant|>{begun}"
+            rest: str = llama.create_completion(prompt, temperature=0.0, max_tokens=160)["choices"][0]["text"]  # type: ignore[index,assignment]
+            return rest
         out = llama.create_chat_completion(messages, temperature=0.0, max_tokens=160)  # type: ignore[arg-type]
         text: str = out["choices"][0]["message"]["content"]  # type: ignore[index,assignment]
         return text
@@ -82,6 +110,12 @@ def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
         "three_together": share(lambda rng: follows(reply, rng, KINDS, 3), 2 * cases),
         "facts_answered": share(lambda rng: answers(reply, rng, True), 4 * cases),
         "unknown_admitted": share(lambda rng: answers(reply, rng, False), 4 * cases),
+        "facts_answered_when_begun": share(lambda rng: answers(reply, rng, True, begun=True), 4 * cases),
+        "unknown_admitted_when_begun": share(lambda rng: answers(reply, rng, False, begun=True), 4 * cases),
+        "true_claims_confirmed": share(lambda rng: judges(reply, rng, True), 2 * cases),
+        "false_claims_denied": share(lambda rng: judges(reply, rng, False), 2 * cases),
+        "true_claims_confirmed_when_begun": share(lambda rng: judges(reply, rng, True, begun=True), 2 * cases),
+        "false_claims_denied_when_begun": share(lambda rng: judges(reply, rng, False, begun=True), 2 * cases),
         "examples_imitated": share(lambda rng: imitates(reply, rng), 4 * cases),
     }
     asked = [t.ask[0] for t in topics("held_out")][:30]

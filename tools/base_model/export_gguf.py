@@ -96,10 +96,12 @@ if __name__ == "__main__":
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--stage", choices=["pretrain", "tune"], default="tune")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--before", type=float, default=0, help="tokens of the file that the run started --from")
     args = parser.parse_args()
     saved = torch.load(args.run / f"{args.stage}.pt", map_location="cpu", weights_only=True)
     model = Llama(Config(**saved["config"]))
     model.load_state_dict(saved["model"])
-    text = f"Demonstration and test model of Familiar, {saved['tokens'] / 1e6:.0f} M tokens of {args.stage}."
+    tokens = args.before + saved["tokens"]
+    text = f"Demonstration and test model of Familiar, {tokens / 1e6:.0f} M tokens of {args.stage}."
     write(model, Tokenizer.from_file(str(args.run / "tokenizer.json")), args.out, text)
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB")

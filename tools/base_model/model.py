@@ -96,7 +96,7 @@ class Layer(nn.Module):
 
 
 class Llama(nn.Module):
-    """Maps token ids (B, T) and target ids (B, T) to the mean cross-entropy in nats over targets not IGNORED."""
+    """Maps token ids (B, T) to the states (B, T, D) that ``loss`` scores against the next tokens."""
 
     cos: Tensor
     sin: Tensor
@@ -118,10 +118,19 @@ class Llama(nn.Module):
             nn.init.zeros_(layer.self_attn.o_proj.weight)  # type: ignore[union-attr,arg-type]
             nn.init.zeros_(layer.mlp.down_proj.weight)  # type: ignore[union-attr,arg-type]
 
-    def forward(self, ids_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def forward(self, ids_BT: Tensor) -> Tensor:
         T = ids_BT.shape[1]
         x_BTD = self.embed_tokens(ids_BT)
         for layer in self.layers:
             x_BTD = layer(x_BTD, self.cos[:T], self.sin[:T])
-        logits = F.linear(self.norm(x_BTD), self.embed_tokens.weight)
-        return F.cross_entropy(logits.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED)
+        out: Tensor = self.norm(x_BTD)
+        return out
+
+    def loss(self, states_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+        """Return the mean cross-entropy in nats over targets (B, T) that are not IGNORED.
+
+        Logits are made for those alone: most tokens of the second stage have no target, and V is large beside D.
+        """
+        scored_BT = targets_BT != IGNORED
+        logits = F.linear(states_BTD[scored_BT], self.embed_tokens.weight)
+        return F.cross_entropy(logits.float(), targets_BT[scored_BT])

@@ -34,13 +34,19 @@ def texts(data: Path, seed: int) -> Iterator[str]:
                 yield line
 
 
-def train_tokenizer(data: Path, seed: int = 0) -> Tokenizer:
-    """Return a byte-level BPE tokenizer of ``VOCAB_SIZE`` tokens, the special tokens first."""
+def untrained() -> Tokenizer:
+    """Return a byte-level BPE tokenizer with an empty vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def train_tokenizer(data: Path, seed: int = 0) -> Tokenizer:
+    """Return a byte-level BPE tokenizer of ``VOCAB_SIZE`` tokens, the special tokens first."""
+    tokenizer = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCAB_SIZE,
         special_tokens=list(SPECIAL_TOKENS),

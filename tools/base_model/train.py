@@ -2,15 +2,20 @@
 
 ``python tools/base_model/train.py pretrain --data DIR --out RUN --tokens 6e6``
 ``python tools/base_model/train.py tune --data DIR --out RUN --tokens 20e6``
+``python tools/base_model/train.py tune --data DIR --out RUN --tokens 20e6 --from familiar-base.gguf``
 
 Muon (Jordan et al. 2024) moves the weight matrices and AdamW the rest; both work on float32 copies while the forward
 and backward passes run in bfloat16. The rate is constant and then falls linearly to a tenth over the last part of the
 stage (warmup-stable-decay), so a stage can be prolonged from a checkpoint taken before the decay. Stopped at any
-moment it goes on from its last checkpoint, on the same batches.
+moment it goes on from its last checkpoint, on the same batches. Another ``--tokens`` or ``--decay`` then takes effect
+from there on, since the rate hangs on the share of the stage that is done and on nothing else. ``--minutes`` ends the
+stage, decay done, by the clock, for a machine whose load is not known beforehand. ``--from`` starts from a released
+file's weights with its tokenizer where there is no checkpoint yet.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import time
@@ -18,6 +23,7 @@ from pathlib import Path
 
 import torch
 from data import Encoder, Sampler, batches, load_books, load_dialogues
+from import_gguf import read_model, read_tokenizer
 from model import IGNORED, Config, Llama
 from tokenizers import Tokenizer
 from torch.optim import AdamW, Muon
@@ -76,7 +82,10 @@ def train(args: argparse.Namespace) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.from_file(str(out / "tokenizer.json"))
+    path, tokenizer_path = out / f"{args.stage}.pt", out / "tokenizer.json"
+    if args.start and not path.exists():
+        read_tokenizer(args.start).save(str(tokenizer_path))
+    tokenizer = Tokenizer.from_file(str(tokenizer_path))
     encoder = Encoder(tokenizer)
     config = Config(vocab=tokenizer.get_vocab_size())
     master = Llama(config).to(device)
@@ -86,7 +95,6 @@ def train(args: argparse.Namespace) -> None:
         Muon(matrices, lr=args.rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"),
         AdamW(others, lr=args.rate, betas=(0.9, 0.97), weight_decay=0.0),
     ]
-    path = out / f"{args.stage}.pt"
     step, tokens = 0, 0
     if path.exists():
         state = torch.load(path, map_location=device, weights_only=True)
@@ -95,6 +103,8 @@ def train(args: argparse.Namespace) -> None:
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         print(f"resumed at step {step}, {tokens / 1e6:.1f} M tokens", flush=True)
+    elif args.start:
+        master.load_state_dict(read_model(args.start).state_dict())
     elif args.stage == "tune":
         master.load_state_dict(torch.load(out / "pretrain.pt", map_location=device, weights_only=True)["model"])
     worker = Llama(config).to(device, torch.bfloat16)
@@ -112,19 +122,20 @@ def train(args: argparse.Namespace) -> None:
         start=step,
     )
     started, mean_loss, last_save, session_tokens = time.monotonic(), 0.0, time.monotonic(), 0
+    share = share_at_start = tokens / args.tokens
     with (out / f"{args.stage}.log").open("a", encoding="utf-8") as log:
-        while tokens < args.tokens:
+        while share < 1:
             batch = next(stream)
             ids, targets = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.targets).to(device)
-            loss = forward(ids, targets)
+            loss = worker.loss(forward(ids), targets)
             loss.backward()
             for small, full in pairs:
                 full.grad = small.grad.float()
                 small.grad = None
             torch.nn.utils.clip_grad_norm_(master.parameters(), 1.0)
-            share = rate_at(tokens / args.tokens, args.warmup, args.decay)
+            rate = rate_at(share, args.warmup, args.decay)
             for optimizer in optimizers:
-                optimizer.param_groups[0]["lr"] = args.rate * share
+                optimizer.param_groups[0]["lr"] = args.rate * rate
                 optimizer.step()
             with torch.no_grad():
                 for small, full in pairs:
@@ -132,6 +143,9 @@ def train(args: argparse.Namespace) -> None:
             step += 1
             tokens += ids.numel()
             session_tokens += ids.numel()
+            elapsed_s = time.monotonic() - started
+            by_clock = share_at_start + (1 - share_at_start) * elapsed_s / (60 * args.minutes)
+            share = max(tokens / args.tokens, by_clock)
             mean_loss = loss.item() if not mean_loss else 0.97 * mean_loss + 0.03 * loss.item()
             if step % 10 == 0:
                 record = {
@@ -139,12 +153,12 @@ def train(args: argparse.Namespace) -> None:
                     "tokens": tokens,
                     "loss": round(mean_loss, 4),
                     "targets": round(float((batch.targets != IGNORED).mean()), 3),
-                    "rate": round(share, 3),
-                    "tokens_per_s": round(session_tokens / (time.monotonic() - started)),
+                    "rate": round(rate, 3),
+                    "tokens_per_s": round(session_tokens / elapsed_s),
                 }
                 print(json.dumps(record), file=log, flush=True)
                 print(record, flush=True)
-            if time.monotonic() - last_save > args.save_every_s or tokens >= args.tokens:
+            if time.monotonic() - last_save > args.save_every_s or share >= 1:
                 last_save = time.monotonic()
                 save(
                     path,
@@ -163,7 +177,9 @@ if __name__ == "__main__":
     parser.add_argument("stage", choices=["pretrain", "tune"])
     parser.add_argument("--data", type=Path, required=True, help="folder with dialogues.jsonl.gz and books.txt.gz")
     parser.add_argument("--out", type=Path, required=True, help="folder of tokenizer.json and the checkpoints")
+    parser.add_argument("--from", dest="start", type=Path, metavar="GGUF", help="start from this file's weights")
     parser.add_argument("--tokens", type=float, required=True, help="length of the stage in tokens, padding included")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="end the stage by then, decay done")
     parser.add_argument("--batch-tokens", type=int, default=12288)
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
     parser.add_argument("--warmup", type=float, default=0.02, help="share of the stage")

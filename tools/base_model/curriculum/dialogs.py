@@ -5,9 +5,12 @@ and the rest state the same in other forms, so that a client's own system prompt
 """
 
 import random
+from collections.abc import Callable, Sequence
 
+from .claims import about_fact, asked, judged, of_common_knowledge, of_topic
 from .content import Draft, Style, Topic, draft_of, load_topics, write
-from .facts import Fact, capital, question, sample_facts, unknown
+from .facts import MAKERS, Fact, Maker, capital, question, sample_facts, unknown
+from .manners import both, sample_manner
 from .pools import Split, is_held_out, name, phrase
 from .preferences import KINDS, SENTENCE_GROUPS, Preference, quoted, sample
 
@@ -30,6 +33,17 @@ MORE = ("Tell me more.", "Anything else?", "What else?", "Can you add something?
 WHY = ("Why?", "Why is that?", "Why does that work?", "What is the reason?", "How come?")
 ACKNOWLEDGE = ("Okay, I will do that.", "Understood. I will do that.", "Sure, I will.", "Noted. I will do that.")
 REMEMBERED = ("Okay, I will remember that.", "Thank you, I will remember that.", "Noted.")
+
+
+EMPHASIS = {
+    "british": 2.0, "metric": 2.0, "clock24": 1.8, "iso_date": 2.2, "dmy_date": 2.5, "long": 2.5, "address": 1.6,
+    "excited": 1.8, "three_sentences": 1.8, "two_sentences": 1.2, "label": 1.5, "hedge": 0.6, "question": 0.8,
+}  # fmt: skip
+"""Kinds that the first edition followed least are drawn more often."""
+WITH_FACTS = tuple(
+    k for k in KINDS if k.group in {"closer", "opener", "address", "case", "hedge"} or k.name == "excited"
+)
+"""Kinds that a reply of one stated fact can follow."""
 
 
 def user(text: str) -> Message:
@@ -118,7 +132,7 @@ def everyday(rng: random.Random, preferences: list[Preference] | None = None) ->
 
 def with_preferences(rng: random.Random) -> list[Message]:
     """Stated preferences, alone or together, sometimes among facts that do not matter here."""
-    preferences = sample(rng, "train", rng.choices((1, 2, 3), (0.62, 0.28, 0.10))[0])
+    preferences = sample(rng, "train", rng.choices((1, 2, 3), (0.5, 0.32, 0.18))[0], emphasis=EMPHASIS)
     lines = [p.text for p in preferences]
     if rng.random() < 0.25:
         lines += [capital(f.text) for f in sample_facts(rng, "train", rng.choice((1, 2)))]
@@ -134,47 +148,109 @@ def with_preferences(rng: random.Random) -> list[Message]:
     return [user(" ".join(lines)), assistant(rng.choice(ACKNOWLEDGE)), *everyday(rng, preferences)]
 
 
-def _reply_with(style: Style, text: str) -> str:
-    return write(Draft((capital(text),)), style)
+Writer = Callable[[str], Message]
+"""Makes the assistant's turn that says a plain text in the manner of a conversation."""
+
+
+def _manner(rng: random.Random, lines: list[str]) -> Writer:
+    """Choose how the replies of one conversation are written, and add to ``lines`` what the prompt says of it.
+
+    Nothing special; preferences; manners of random words and marks, stated or shown by corrected examples; or a
+    manner that the prompt does not foretell, as one that an adapter has learned: there the reply's beginning is given.
+    """
+    roll = rng.random()
+    style, manners, given = Style(), [], 0
+    if roll < 0.3:
+        pass
+    elif roll < 0.52:
+        for preference in sample(rng, "train", rng.choice((1, 1, 1, 2, 3)), WITH_FACTS, emphasis=EMPHASIS):
+            style = preference.apply(style)
+            lines.append(preference.text)
+    else:
+        manners = [sample_manner(rng) for _ in range(rng.choice((1, 1, 1, 2)))]
+        if roll < 0.7:
+            lines += [manner.text for manner in manners]
+        elif roll < 0.8:
+            for _ in range(rng.choice((1, 2, 2))):
+                topic, reply, _ = styled(rng, [], "train")
+                lines.append(example_line(ask(rng, topic, "train"), both(manners, reply)))
+        else:
+            while manners[0].foretold is None:
+                manners = [sample_manner(rng)]
+            manners = manners[:1]
+            given = manners[0].foretold
+
+    def writer(text: str) -> Message:
+        nonlocal given
+        message = assistant(both(manners, write(Draft((capital(text),)), style)))
+        if given:  # later replies of the conversation can take the manner from the first
+            message["given"] = message["content"][:given]
+            given = 0
+        return message
+
+    return writer
 
 
 def about_facts(rng: random.Random) -> list[Message]:
-    """Facts in the prompt, asked for; some are not there, some come with a preference, some are claimed wrongly."""
-    count = rng.choices((1, 2, 3, 4, 6), (0.2, 0.25, 0.25, 0.2, 0.1))[0]
-    facts = sample_facts(rng, "train", count)
-    preferences: list[Preference] = []
-    if rng.random() < 0.2:
-        kinds = tuple(k for k in KINDS if k.group in {"closer", "opener", "address"})
-        preferences = sample(rng, "train", 1, kinds)
-    style = Style()
-    for preference in preferences:
-        style = preference.apply(style)
-    lines = [capital(f.text) for f in facts] + [p.text for p in preferences]
+    """Facts in the prompt, asked for in any manner; some are not there, some are claimed rightly or wrongly."""
+    count = rng.choices((1, 2, 3, 4, 6), (0.15, 0.25, 0.25, 0.25, 0.1))[0]
+    makers = MAKERS if rng.random() < 0.65 else [rng.choice(MAKERS)]
+    facts = sample_facts(rng, "train", count, makers)
+    lines = [capital(f.text) for f in facts]
+    writer = _manner(rng, lines)
     rng.shuffle(lines)
     if rng.random() < 0.8:
         turns = system_prompt(rng, lines)
     else:
         turns = [user(" ".join(lines)), assistant(rng.choice(REMEMBERED))]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
-        turns += _fact_turn(rng, facts, style)
+        turns += _fact_turn(rng, facts, makers, writer)
     return turns
 
 
-def _fact_turn(rng: random.Random, facts: list[Fact], style: Style) -> list[Message]:
+def _fact_turn(rng: random.Random, facts: list[Fact], makers: Sequence[Maker], writer: Writer) -> list[Message]:
     roll = rng.random()
-    if roll < 0.32:  # not there: another fact, of a kind that may look close
+    if roll < 0.28:  # not there: another fact, of a kind that may look close
         known = {f.key for f in facts}
-        while (missing := sample_facts(rng, "train", 1)[0]).key in known:
+        while (missing := sample_facts(rng, "train", 1, makers)[0]).key in known:
             pass
-        return [user(question(rng, missing, "train")), assistant(_reply_with(style, unknown(rng, missing)))]
+        return [user(question(rng, missing, "train")), writer(unknown(rng, missing))]
     fact = rng.choice(facts)
-    if roll < 0.42 and fact.wrong != fact.value:
-        claimed = rng.random() < 0.5
-        claim = fact.text if claimed else fact.text.replace(fact.value, fact.wrong)
-        tail = rng.choice((", right?", ", is that right?", ", am I right?", ". Is that true?"))
-        verdict = "Yes, " if claimed else "No, "
-        return [user(capital(claim.rstrip(".") + tail)), assistant(_reply_with(style, verdict + fact.answer))]
-    return [user(question(rng, fact, "train")), assistant(_reply_with(style, fact.answer))]
+    if roll < 0.48:
+        claim = about_fact(rng, fact)
+        return [user(asked(rng, claim, "train")), writer(judged(rng, claim))]
+    return [user(question(rng, fact, "train")), writer(fact.answer)]
+
+
+def with_claims(rng: random.Random) -> list[Message]:
+    """Claims about what everybody knows or a topic says, in any manner; facts that do not matter may stand by."""
+    lines = [capital(f.text) for f in sample_facts(rng, "train", rng.choice((1, 2, 3)))] if rng.random() < 0.3 else []
+    writer = _manner(rng, lines)
+    rng.shuffle(lines)
+    turns = system_prompt(rng, lines)
+    for _ in range(rng.choice((1, 1, 2))):
+        claim = (of_common_knowledge if rng.random() < 0.75 else of_topic)(rng)
+        turns += [user(asked(rng, claim, "train")), writer(judged(rng, claim))]
+    return turns
+
+
+def in_any_manner(rng: random.Random) -> list[Message]:
+    """Everyday questions in manners of random words and marks, which are stated, or begun and not foretold."""
+    lines: list[str] = []
+    manners = [sample_manner(rng) for _ in range(rng.choices((1, 2, 3), (0.6, 0.3, 0.1))[0])]
+    foretold = manners[0].foretold if len(manners) == 1 and rng.random() < 0.4 else None
+    if foretold is None:
+        lines += [manner.text for manner in manners]
+    if rng.random() < 0.25:
+        lines += [capital(f.text) for f in sample_facts(rng, "train", rng.choice((1, 2)))]
+        rng.shuffle(lines)
+    turns = system_prompt(rng, lines) + everyday(rng)
+    replies = [turn for turn in turns if turn["role"] == "assistant"]
+    for turn in replies:
+        turn["content"] = both(manners, turn["content"])
+    if foretold is not None:
+        replies[0]["given"] = replies[0]["content"][:foretold]
+    return turns
 
 
 def with_examples(rng: random.Random) -> list[Message]:
@@ -227,14 +303,28 @@ REPEAT = (
 
 
 def repeat(rng: random.Random) -> list[Message]:
-    """Text with nothing to guess from, to be said again: the densest practice of copying there is."""
+    """Text with nothing to guess from, to be said again: the densest practice of copying there is.
+
+    Half of it in another manner, stated or given, since copying has to work there too.
+    """
     text = " ".join(phrase(rng, "train") for _ in range(rng.choice((1, 2, 2, 3, 4))))
-    if rng.random() < 0.3:
+    if rng.random() < 0.5:
         text += f" {name(rng, 'train')} {rng.randint(10, 99999)}"
-    return [user(rng.choice(REPEAT).format(p=quoted(rng, text))), assistant(text)]
+    turns = [user(rng.choice(REPEAT).format(p=quoted(rng, text))), assistant(text)]
+    if rng.random() < 0.5:
+        return turns
+    manner = sample_manner(rng)
+    turns[1]["content"] = manner.apply(text)
+    if manner.foretold is not None and rng.random() < 0.5:
+        turns[1]["given"] = turns[1]["content"][: manner.foretold]
+        return turns
+    return system_prompt(rng, [manner.text]) + turns
 
 
-PARTS = ((0.39, with_preferences), (0.23, about_facts), (0.13, with_examples), (0.15, plain), (0.16, repeat))
+PARTS = (
+    (0.34, with_preferences), (0.26, about_facts), (0.07, with_claims), (0.09, in_any_manner), (0.1, with_examples),
+    (0.12, plain), (0.09, repeat),
+)  # fmt: skip
 
 
 def sample_conversation(rng: random.Random) -> list[Message]:

@@ -4,7 +4,7 @@ Values are names, invented words, numbers, times and things, drawn so that an an
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .pools import Split, is_held_out, name, phrase, word
@@ -231,7 +231,8 @@ def _motto(rng: random.Random, split: Split) -> Fact:
                 f"{reply} {what}", wrong)  # fmt: skip
 
 
-MAKERS: tuple[Callable[[random.Random, Split], Fact], ...] = (
+Maker = Callable[[random.Random, Split], Fact]
+MAKERS: tuple[Maker, ...] = (
     _called, _called, _color, _opens, _lives, _job, _likes, _event, _code, _where, _age, _motto,
 )  # fmt: skip
 
@@ -240,11 +241,11 @@ def capital(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def sample_facts(rng: random.Random, split: Split, count: int) -> list[Fact]:
-    """Draw ``count`` facts about different things."""
+def sample_facts(rng: random.Random, split: Split, count: int, makers: Sequence[Maker] = MAKERS) -> list[Fact]:
+    """Draw ``count`` facts about different things; with few makers they are alike and easily confused."""
     facts: dict[str, Fact] = {}
     while len(facts) < count:
-        fact = rng.choice(MAKERS)(rng, split)
+        fact = rng.choice(makers)(rng, split)
         facts.setdefault(fact.key, fact)
     return list(facts.values())
 

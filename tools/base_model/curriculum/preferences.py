@@ -6,8 +6,9 @@ evaluation too. What is left out: preferences about content (likes, diets), whic
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from .content import AMERICAN_WORD, BRITISH_WORD, LONG_FORM, Draft, Layout, Style
 from .pools import (
@@ -22,6 +23,7 @@ from .pools import (
     pick,
     word,
 )
+from .wordings import ADDRESS_MORE, CLOSER_MORE, LABEL_MORE, MORE, OPENER_MORE, QUESTION_MORE, expand
 
 US_UNIT = re.compile(r"\b(miles?|feet|foot|pounds?|ounces?|quarts?|Fahrenheit)\b", re.IGNORECASE)
 METRIC_UNIT = re.compile(r"\b(kilomet(er|re)s?|met(er|re)s?|kilograms?|grams?|lit(er|re)s?|Celsius)\b", re.IGNORECASE)
@@ -51,18 +53,6 @@ class Kind:
     make: Callable[[random.Random, Split], Preference]
 
 
-_CHOICE = re.compile(r"\[([^\[\]]*)\]")
-REPLIES = "[your replies|every reply|each reply|all replies|your answers|every answer|each answer|all your answers|every message|each message|what you write|your messages|everything you say]"
-WORDS = "[|||the words |the phrase |the line |the sentence |exactly |just ]"
-
-
-def expand(rng: random.Random, way: str) -> str:
-    """Replace each ``[a|b|c]`` by one of its alternatives, innermost first."""
-    while "[" in way:
-        way = _CHOICE.sub(lambda match: rng.choice(match[1].split("|")), way)
-    return way
-
-
 def stated(rng: random.Random, split: Split, ways: tuple[str, ...], more: tuple[str, ...] = (), **values: str) -> str:
     """Choose one of a kind's ways to state it, in a frame such as "Please …" or "… every time".
 
@@ -73,8 +63,8 @@ def stated(rng: random.Random, split: Split, ways: tuple[str, ...], more: tuple[
     if split == "held_out":
         text = rng.choice(held_out)
     else:
-        text = expand(rng, rng.choice(more)) if more and rng.random() < 0.65 else rng.choice(ways[:-kept])
-        if text in held_out:
+        text = expand(rng, rng.choice(more)) if more and rng.random() < 0.7 else rng.choice(ways[:-kept])
+        if any(kept_way.lstrip("~").lower() in text.lower() for kept_way in held_out):
             text = ways[0]
     text = text.format(**values)
     if text[0] == "~":  # a full sentence that takes no frame
@@ -160,7 +150,7 @@ def _question(rng: random.Random, split: Split) -> Preference:
     )  # fmt: skip
     return Preference(
         "question",
-        stated(rng, split, ways, p=f'"{text}"'),
+        stated(rng, split, ways, QUESTION_MORE, p=f'"{text}"'),
         lambda s: replace(s, question=text),
         lambda r: text.lower() in r.lower(),
     )
@@ -202,151 +192,6 @@ def _simple(
 def _has(*slots: str) -> Callable[[Draft], bool]:
     return lambda draft: any(f"{{{slot}:" in draft.raw() for slot in slots)
 
-
-CLOSER_MORE = (
-    f"[End|Finish|Close|Conclude|Wrap up|Round off|Complete|Sign|Seal] {REPLIES} with {WORDS}{{p}}",
-    f"[Add|Put|Write|Place|Say|Append|Attach|Use|Leave] {WORDS}{{p}} [at the end|at the very end|at the bottom|as the last words|as the last line|last|as a sign-off|as a closing line|after your answer|when you are done] [|of {REPLIES}]",
-    f"~[I want|I would like|I like|I prefer|I need|I love] {REPLIES} to [end|finish|close|conclude] with {WORDS}{{p}}",
-    f"~[The last words|The ending|The final words|The last line|The closing|The final line] of {REPLIES} [should be|must be|is always|has to be|will be] {{p}}",
-    "~[Your sign-off is|My favorite ending is|The way to end is|Our closing words are|The last thing you say is|The last thing I want to hear is|I want the last words to be|Whatever you say, the end is|Whatever I ask, finish with|No matter what, end with] {p}",
-    f"~[Make sure|See to it|Be sure|I insist] that {REPLIES} [ends with|end with|closes with|finishes with] {WORDS}{{p}}",
-    "~[Do not stop before you have said|Never end without|Do not forget the ending|Never forget to close with|Always leave me with] {p}",
-    "[Sign off|Say goodbye|Part|Leave] with {p}",
-)
-OPENER_MORE = (
-    f"[Start|Begin|Open|Lead|Commence] {REPLIES} with {WORDS}{{p}}",
-    f"[Add|Put|Write|Place|Say|Use] {WORDS}{{p}} [at the start|at the beginning|at the front|first|as the first words|before anything else|before your answer|at the top] [|of {REPLIES}]",
-    f"~[I want|I would like|I like|I prefer|I need] {REPLIES} to [start|begin|open] with {WORDS}{{p}}",
-    f"~[The first words|The beginning|The opening|The first line] of {REPLIES} [should be|must be|is always|has to be] {{p}}",
-    "~[My greeting is|The first thing you say is|The first thing I want to hear is|Whatever I ask, begin with|No matter what, start with] {p}",
-    "[Greet me|Welcome me|Say hello] [with|by saying|using] {p}",
-)
-LABEL_MORE = (
-    f"[Label|Mark|Tag|Title|Head] {REPLIES} [with|as|using] {WORDS}{{p}}",
-    f"[Write|Put|Use|Place|Add] {{p}} [before|in front of|ahead of|above] {REPLIES}",
-    f"~{REPLIES} [should carry|must carry|needs|should have] the [label|tag|title|heading] {{p}}",
-)
-ADDRESS_MORE = (
-    "[Call|Name] me {p} [|when you answer|when you talk to me|in your replies|from now on|at all times]",
-    "[Address|Greet] me [as|by the name|with the name] {p}",
-    "~[My name is|I am|I'm|The name is|People call me|Friends call me|They call me] {p}, [use it|so use that|so say it|and I like to hear it|say my name|call me that|so call me by it]",
-    "~[I want to be called|I like being called|You should call me|You may call me|I prefer to be called|My nickname is|Use the name] {p}",
-    "[Use|Say|Mention] [my name|the name] {p} [when you answer|in your answers|in every reply|when you speak to me]",
-    "~When you [talk|speak|reply] to me, [call me|say|use the name] {p}",
-)
-QUESTION_MORE = (
-    f"[End|Finish|Close|Conclude] {REPLIES} [with the question|by asking|with] {{p}}",
-    f"[Ask|Add] {{p}} [at the end|last|after you answer|when you are done] [|of {REPLIES}]",
-    f"~[I want|I like] {REPLIES} to end with the question {{p}}",
-)
-MORE: dict[str, tuple[str, ...]] = {
-    "bullets": (
-        "[Use|Write|Give me|Answer with|Reply with|Make|Send] [bullet points|bullets|a bullet list|a bulleted list|a list of bullets|a dashed list|a list with dashes]",
-        f"[Format|Write|Arrange|Put|Present|Structure] {REPLIES} [as bullet points|in bullets|as a bullet list|as bullets|in bullet form]",
-        "~[I like|I prefer|I want|I need|I love|Give me] [bullet points|bullets|bullet lists|short bullets] [|more than text|not paragraphs|when you answer|over long text]",
-    ),
-    "bullets_star": (
-        "[Use|Write|Make] [a list with stars|star bullets|bullets with an asterisk|lists with asterisks|asterisks for bullets]",
-        "[Begin|Start|Mark] [each|every] [item|point|line] with [a star|an asterisk|*]",
-        "~[I like|I want|I prefer] [stars|asterisks] [as bullets|for bullets|in lists|for list items]",
-    ),
-    "numbered": (
-        "[Use|Write|Give me|Answer with|Reply with|Make] [numbered steps|a numbered list|numbers for each step|a list with numbers|numbered points|steps with numbers]",
-        f"[Format|Write|Arrange|Put|Present|Structure] {REPLIES} [as a numbered list|in numbered steps|as numbered points|with numbers]",
-        "~[I like|I prefer|I want|I need] [numbered lists|numbered steps|steps with numbers|the steps numbered]",
-        "Number [the steps|each step|every point|the points|your points]",
-    ),
-    "one_sentence": (
-        "[Answer|Reply|Respond|Explain|Say it] [in|with] [one|a single|exactly one|only one|just one] sentence",
-        "[Use|Write|Give me|Keep to] [one|a single|exactly one|only one|just one] sentence [|only|and no more|please]",
-        "~[One|A single] sentence [is plenty|will do|is all I need|is all I read|per answer|is enough]",
-        "~[Never|Do not] [write|use|say|give me] more than one sentence",
-    ),
-    "two_sentences": (
-        "[Answer|Reply|Respond|Explain] [in|with] [two|exactly two|just two|only two] sentences",
-        "[Use|Write|Give me|Keep to] [two|exactly two|just two|only two] sentences",
-        "~Two sentences [are plenty|will do|are all I need|per answer|is the right length]",
-    ),
-    "three_sentences": (
-        "[Answer|Reply|Respond|Explain] [in|with] [three|exactly three|just three] sentences",
-        "[Use|Write|Give me|Keep to] [three|exactly three|just three] sentences",
-        "~Three sentences [are plenty|will do|are all I need|per answer|is the right length]",
-    ),
-    "long": (
-        "[Give|Write|Send] [me |][long|detailed|full|complete|thorough] [answers|replies|explanations]",
-        "[Be|I want you to be] [detailed|thorough|complete]",
-        "~[I like|I want|I prefer|I love] [long|detailed|full|thorough] [answers|replies|explanations]",
-        "[Tell|Give] me [all the details|every detail|as much as you can|the whole story|more detail|all you know]",
-        "[Write|Use|Give me] [four or more|at least four|many] sentences",
-        "[Explain|Answer] [at length|in full|fully|in great detail|thoroughly]",
-    ),
-    "metric": (
-        "[Use|Write|Give|Stick to|Work in|Convert to|Show|Speak in] [metric|metric units|the metric system|kilometers and kilograms|meters, kilograms and Celsius|Celsius and kilometers|SI units]",
-        "~[I use|I know|I only know|I am used to|I grew up with|I understand] [metric|metric units|the metric system|kilometers and kilograms|Celsius and kilometers]",
-        "~[No|Do not use|Avoid|Never use] [miles|miles or pounds|feet|Fahrenheit|imperial units|pounds or ounces|US units], [use metric|only metric|metric please|I use metric]",
-        "~I [live in|am from|come from] [France|Germany|Spain|Italy|Sweden|Canada|Poland|Japan], [use metric|so use metric units|metric please|we use the metric system]",
-        "[Write|Give|Show] [distances|weights|temperatures|all measures|amounts] in [metric|metric units|kilometers|Celsius|grams and meters]",
-    ),
-    "british": (
-        "[Use|Write in|Write with|Stick to|Keep to|Follow] [British|UK|English, not American,|London] [spelling|English|spellings]",
-        "~I [am|come] from [England|London|Britain|the UK|Leeds|Wales], [use British spelling|so spell like us|so write British English|spell the British way]",
-        "~[I like|I prefer|I want|I use|I read] [British|UK] [spelling|English]",
-        "[Spell|Write] [colour, favourite and centre|neighbour and flavour|organise and colour] [the British way|with British spelling|as in Britain|like that]",
-        "~[No|Avoid|Never use|Do not use] American [spelling|spellings|English], [use British|British please|only British]",
-        "[Spell|Write] [words|everything|it] [like|as] [the British|they do in Britain|a Brit|people in the UK]",
-    ),
-    "clock24": (
-        "[Use|Write|Show|Give me|Stick to] [24-hour time|the 24-hour clock|24-hour times|times in 24-hour form|military time]",
-        "[Write|Show|Give] [times|clock times|the time] [like 16:45|as 20:15|like 08:00|in 24-hour format|on the 24-hour clock]",
-        "~[No|Avoid|Never use|Do not use] am [or|and] pm[|, use the 24-hour clock|, only 24-hour time]",
-        "~[I like|I prefer|I use|I read] [the 24-hour clock|24-hour time|times like 17:30]",
-    ),
-    "iso_date": (
-        "[Write|Show|Format|Give] [dates|every date|all dates] [like 2022-10-09|as 2021-04-03|in ISO form|in ISO format|as year-month-day|year first]",
-        "[Use|Stick to] [ISO dates|the ISO date format|year-month-day dates|dates like 2020-12-24]",
-        "~[I like|I prefer|I want] [ISO dates|dates as year-month-day|dates like 2022-02-22|the year first in dates]",
-    ),
-    "dmy_date": (
-        "[Write|Show|Format|Give] [dates|every date|all dates] [like 3 June 2021|as 9 May 2022|with the day first|as day month year|day first]",
-        "[Use|Stick to] [day month year|dates like 7 July 2020|the day before the month]",
-        "~[I like|I prefer|I want] [the day first|dates like 1 March 2024|day before month]",
-    ),
-    "number_words": (
-        "[Write|Spell|Put|Give|Say] [numbers|all numbers|every number|amounts] [as words|out in words|in words|with letters|out in full]",
-        "[Spell out|Write out] [numbers|all numbers|every number|each number]",
-        "~[No|Avoid|Never use|Do not use] [digits|figures|numerals][|, use words|, write numbers as words|, spell numbers out]",
-        "~[I like|I prefer|I want] [numbers as words|numbers in words|words for numbers|spelled out numbers]",
-    ),
-    "contractions": (
-        "[Use|Write with|Prefer] [contractions|contractions like don't|short forms like it's|forms like can't and don't]",
-        "[Be|Sound|Write] [casual|informal|relaxed], [use contractions|with contractions|say don't and it's|like it's and don't]",
-        "~[I like|I prefer|I want] [contractions|short forms like don't|it's rather than it is|don't rather than do not]",
-        "[Say|Write] [it's, not it is|can't, not cannot|don't and won't|you're, not you are]",
-    ),
-    "excited": (
-        "[Be|Sound|Write|Act] [excited|enthusiastic|thrilled|energetic|very excited|upbeat|cheerful|full of energy]",
-        "[Use|Add|Write with|End sentences with] [exclamation marks|lots of exclamation marks|exclamation points]",
-        "~[I like|I want|I love|I prefer] [excited|enthusiastic|cheerful|energetic|upbeat] [answers|replies|messages]",
-        "[Answer|Reply|Write|Speak] with [excitement|enthusiasm|energy|joy|lots of energy|great cheer]",
-        "[Show|Give me] [some|more|lots of|great] [excitement|energy|cheer|enthusiasm|joy]",
-    ),
-    "hedge": (
-        "[Say|Write|Use|Add] I think [before|at the start of|when you give|in] [your answer|your advice|every answer|each reply]",
-        "[Begin|Start|Open] [your answer|every reply|each answer|with advice] [with|by saying] I think",
-        "~[I like|I want|I prefer] [answers that start with|you to say|to hear] I think",
-    ),
-    "lower": (
-        "[Write|Answer|Reply|Type] [in|with|using] [lower case|lowercase|small letters|only small letters|all lower case|lowercase letters only]",
-        "[Use|Stick to] [lower case|lowercase|small letters|lowercase only|no capitals]",
-        "~[no|avoid|never use|do not use|skip] [capitals|capital letters|upper case|uppercase letters]",
-        "~[i like|i prefer|i want] [lower case|lowercase|small letters|everything in lower case]",
-    ),
-    "upper": (
-        "[Write|Answer|Reply|Type|Shout] [in|with|using] [capitals|capital letters|upper case|uppercase|all caps|big letters]",
-        "[Use|Stick to] [capitals|upper case|all caps|uppercase letters|capital letters only]",
-        "~[I like|I prefer|I want] [capitals|all caps|upper case|everything in capitals]",
-    ),
-}
 
 METRIC = (
     "Use metric units", "Use kilometers and kilograms, not miles and pounds", "Give measurements in the metric system",
@@ -456,12 +301,20 @@ HELD_OUT_KINDS: tuple[Kind, ...] = (
 
 
 def sample(
-    rng: random.Random, split: Split, count: int, kinds: tuple[Kind, ...] = KINDS, layout_ok: bool = True
+    rng: random.Random,
+    split: Split,
+    count: int,
+    kinds: tuple[Kind, ...] = KINDS,
+    layout_ok: bool = True,
+    emphasis: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Preference]:
-    """Draw ``count`` preferences of different groups that can be followed together."""
+    """Draw ``count`` preferences of different groups that can be followed together.
+
+    ``emphasis`` multiplies the weight of the kinds that it names.
+    """
     chosen: list[Kind] = []
     while len(chosen) < count:
-        kind = rng.choices(kinds, [k.weight for k in kinds])[0]
+        kind = rng.choices(kinds, [k.weight * emphasis.get(k.name, 1.0) for k in kinds])[0]
         groups = {k.group for k in chosen}
         if kind.group in groups or (kind.group == "layout" and (not layout_ok or groups & SENTENCE_GROUPS)):
             continue
