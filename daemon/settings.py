@@ -150,7 +150,8 @@ class Settings:
         metadata=_about("AdamW's peak learning rate", key="learn.learning_rate", low=1e-09),
     )
     batch_size: int = field(
-        default=Recipe.batch_size, metadata=_about("corrections that a step averages over", key="learn.batch_size", low=1)
+        default=Recipe.batch_size,
+        metadata=_about("corrections that a step averages over", key="learn.batch_size", low=1),
     )
     beta: float = field(
         default=Recipe.beta,
