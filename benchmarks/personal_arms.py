@@ -30,6 +30,7 @@ from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import signals
 from familiar.feedback.pairs import Example
 from familiar.feedback.signals import Origin, Signal
+from familiar.memory import types
 from familiar.memory.errors import NotEnoughSignals
 from familiar.memory.meaning import Embed
 from familiar.memory.recall import NOTHING, Recalled, Recaller
@@ -348,7 +349,7 @@ def product(models: Models, folder: Path, threads: int, embed: Embed | None) -> 
 
 def asked(prompts: Sequence[str]) -> list[tuple[Message, ...]]:
     """Prompts as conversations of one turn."""
-    return [(Message(role="user", content=text),) for text in prompts]
+    return [types.asked(text) for text in prompts]
 
 
 def share(those: Sequence[bool]) -> float:

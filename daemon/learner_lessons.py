@@ -21,6 +21,7 @@ from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import with_memories
 from familiar.feedback import graders
 from familiar.feedback.grader_parse import parse
+from familiar.feedback.pairs import used_tools
 from familiar.memory.meaning import everyday_requests
 from familiar.memory.store import Store
 from familiar.memory.types import Memory, Message, asked
@@ -108,8 +109,7 @@ def taught(store: Store, user_id: int) -> Taught:
     for exchange in exchanges:
         used = (active[id] for id in exchange.memory_ids if id in active)
         shown = (*always, *(memory for memory in used if memory not in always))
-        plain = all(message["role"] != "tool" and not message.get("tool_calls") for message in exchange.messages)
-        if shown and plain and exchange.id not in disliked:
+        if shown and exchange.id not in disliked and not used_tools(exchange.messages):
             own.setdefault(_text(exchange.messages), (exchange.messages, shown))
     found: dict[str, list[Mapping[str, Any]]] = {}
     for grader in store.graders(user_id):

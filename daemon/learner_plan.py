@@ -34,7 +34,7 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """A hash of everything that the run's result depends on."""
+        """A hash of everything that the run's result depends on, but for replies that were served since."""
         rated = [[each.id, each.reply, each.desirable] for each in self.ratings]
         manner = [self.manner.wants, [list(messages) for messages in self.own if self.manner]]
         parts = [

@@ -16,7 +16,7 @@ from familiar.daemon.oracle import Oracle
 from familiar.daemon.vocab import Vocab
 from familiar.feedback.dataset import Dataset
 from familiar.feedback.habits import Manner
-from familiar.feedback.pairs import Example
+from familiar.feedback.pairs import Example, used_tools
 from familiar.feedback.signals import last_user_message
 from familiar.memory.store import Store
 from familiar.memory.types import Message
@@ -45,8 +45,7 @@ def own_prompts(store: Store, user_id: int, dataset: Dataset) -> tuple[Prompt, .
     found: list[Prompt] = []
     for exchange in store.exchanges(user_id, limit=4 * MOST_OWN):
         asked = same_words_key(last_user_message(exchange.messages))
-        plain = all(message["role"] != "tool" and not message.get("tool_calls") for message in exchange.messages)
-        if plain and asked not in known:
+        if asked not in known and not used_tools(exchange.messages):
             known.add(asked)
             found.append(exchange.messages)
     return tuple(found[:MOST_OWN])

@@ -24,7 +24,7 @@ from familiar.daemon.references import storing
 from familiar.daemon.settings import Settings
 from familiar.feedback.pairs import Example
 from familiar.memory.store import Store
-from familiar.memory.types import AdapterVersion, LearningRun
+from familiar.memory.types import AdapterVersion, LearningRun, Memory
 
 Emit = Callable[[Mapping[str, Any]], None]
 """Sends one event to whoever started the learner."""
@@ -181,7 +181,7 @@ def strongest_that_passes(task: Task, base: Any, rows: Rows, oracle: Oracle, tra
     return trained, reports[0]
 
 
-def _untold(task: Task, rows: Rows, oracle: Oracle, gguf: Path) -> Any:
+def _untold(task: Task, rows: Rows, oracle: Oracle, gguf: Path) -> list[Memory]:
     """The memories that the candidate follows untold."""
     planned = task.planned
     tokens = planned.recipe.distillation.max_tokens

@@ -42,7 +42,7 @@ def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
     for feedback, exchange in rows:
         if feedback.kind not in _COMPARED or feedback.trust == "untrusted":
             continue
-        if exchange is None or not feedback.text or _used_tools(exchange.messages):
+        if exchange is None or not feedback.text or used_tools(exchange.messages):
             continue
         latest[exchange.id] = Example(
             id=feedback.id,
@@ -78,7 +78,7 @@ def ratings(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Rating]:
     for feedback, exchange in rows:
         if feedback.kind != "rating" or not feedback.rating or feedback.trust == "untrusted":
             continue
-        if exchange is None or exchange.id in corrected or _used_tools(exchange.messages):
+        if exchange is None or exchange.id in corrected or used_tools(exchange.messages):
             continue
         if exchange.completion.strip():
             good = feedback.rating > 0
@@ -86,7 +86,8 @@ def ratings(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Rating]:
     return list(latest.values())
 
 
-def _used_tools(messages: Sequence[Message]) -> bool:
+def used_tools(messages: Sequence[Message]) -> bool:
+    """Whether a conversation has a tool in it: what is said there is not the user's to teach."""
     return any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from familiar.adapters.folders import file_sha256
+from familiar.adapters.gate import Report
 from familiar.daemon import cli, local_service, model_files, settings
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, Feedback, LearningRun, Memory
@@ -37,7 +38,9 @@ def one_line(result: subprocess.CompletedProcess[str], code: int = 1) -> str:
     return lines[0]
 
 
-def add_version(store: Store, data_dir: Path, number: int, *, current: bool = True) -> AdapterVersion:
+def add_version(
+    store: Store, data_dir: Path, number: int, *, current: bool = True, strength: float = 1.0
+) -> AdapterVersion:
     """Record a version whose files are not there, as after a disk's failure."""
     run = LearningRun(f"run-{number}", store.default_user(), 1.0, "promoted", {}, "f", version=number)
     store.add_run(run)
@@ -51,7 +54,7 @@ def add_version(store: Store, data_dir: Path, number: int, *, current: bool = Tr
         gguf_sha256="1" * 64,
         run_id=run.id,
         feedback_ids=("fb-1", "fb-2"),
-        report={"passed": True, "checks": []},
+        report=Report(True, (), strength).to_dict(),
     )
     store.add_version(version, make_current=current)
     return version
@@ -174,10 +177,10 @@ def test_adapters_and_rollback_before_and_after_versions(data_dir: Path) -> None
     assert "No adapter yet" in familiar("adapters", *where).stdout
     with Store.open(data_dir / "familiar.db") as store:
         add_version(store, data_dir, 1)
-        add_version(store, data_dir, 2)
+        add_version(store, data_dir, 2, strength=0.9)
     shown = familiar("adapters", *where).stdout
-    assert re.search(r"^  \* v2 .* 2 ", shown, re.MULTILINE), shown
-    assert re.search(r"^    v1 ", shown, re.MULTILINE), shown
+    assert re.search(r"^  \* v2 .* 2 .*  passed at 90%$", shown, re.MULTILINE), shown
+    assert re.search(r"^    v1 .*  passed$", shown, re.MULTILINE), shown
     assert "another model" not in shown
     assert "Serving the base model now, v2 before." in familiar("rollback", "--to", "base", *where).stdout
     assert "* base" in familiar("adapters", *where).stdout

@@ -1,29 +1,32 @@
 """What of a candidate the gate lets pass: all of it, less of it, or nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from familiar.adapters import registry
+from familiar.adapters import gguf_lora, registry
 from familiar.adapters.gate import Check, Gate, Report
 from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.recipe import Recipe
-from familiar.daemon import learner_steps
-from familiar.daemon.learner_lessons import NO_LESSONS, Taught
+from familiar.daemon import consolidation, learner, learner_rows, learner_steps
+from familiar.daemon.consolidation import HeldOut
+from familiar.daemon.learner_lessons import NO_LESSONS, Graded, Taught
 from familiar.daemon.learner_plan import Plan
 from familiar.daemon.learner_rows import Rows
-from familiar.daemon.learner_steps import STRENGTHS, Phases, Task
+from familiar.daemon.learner_steps import STRENGTHS, Models, Phases, Task
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.settings import Settings
 from familiar.feedback.dataset import Dataset
+from familiar.feedback.habits import Begins, Manner
 from familiar.feedback.pairs import Example
 from familiar.memory.store import Store
-from familiar.memory.types import LearningRun, asked
+from familiar.memory.types import Exchange, LearningRun, Memory, asked
 
 torch = pytest.importorskip("torch")
+load_file = pytest.importorskip("safetensors.torch").load_file
 
 JUDGED = tuple(Example(f"fb-{text}", asked(text), "Of course.", None, text) for text in ("Who am I?", "What is tea?"))
 NOBODY = Taught((), (), {})
@@ -37,19 +40,11 @@ def base(model_path: Path) -> Any:
     return base_model.load(model_path)
 
 
-@pytest.fixture(scope="module")
-def trained(base: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def trained(write_lora: Callable[..., Path], model_path: Path, tmp_path: Path) -> Path:
     """An adapter with random weights: what it has learnt does not matter here."""
-    from familiar.adapters import lora
-
-    folder = tmp_path_factory.mktemp("trained")
-    with lora.new_adapter(base, Recipe(rank=2, alpha=2)) as model:
-        generator = torch.Generator().manual_seed(0)
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.data = torch.randn(weight.shape, generator=generator) * 0.05
-        lora.write(model, folder)
-    return folder
+    gguf_lora.to_peft(write_lora("random.gguf", strength=0.05), tmp_path / "trained", model_path)
+    return tmp_path / "trained"
 
 
 @pytest.fixture
@@ -88,11 +83,18 @@ def check(report: Report, name: str) -> Check:
     return next(check for check in report.checks if check.name == name)
 
 
+def assert_is_less(folder: Path, trained: Path, strength: float) -> None:
+    """The adapter in ``folder`` is the one that was trained, with its change of the weights multiplied."""
+    name = registry.PEFT_FILES[0]
+    full, less = load_file(trained / name), load_file(folder / name)
+    assert full
+    for key, weight in full.items():
+        assert torch.allclose(less[key], weight * strength if ".lora_B." in key else weight)
+
+
 def test_less_of_an_adapter_passes_where_all_of_it_does_harm(
     task: Task, base: Any, oracle: Oracle, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from familiar.adapters import lora
-
     judge = Judge(monkeypatch, {1.0: ["kl_to_base", "general_probes"], STRENGTHS[1]: []})
     candidate, report = learner_steps.strongest_that_passes(task, base, rows(), oracle, trained)
     assert [strength for strength, _ in judge.asked] == [1.0, STRENGTHS[1]]
@@ -101,12 +103,7 @@ def test_less_of_an_adapter_passes_where_all_of_it_does_harm(
     assert judge.asked[-1][1] == candidate / registry.GGUF
     assert check(report, "parity").value is not None
     assert check(report, "parity").value < 0.05  # type: ignore[operator]
-    with lora.saved_adapter(base, candidate) as less:
-        weaker = {name: weight.clone() for name, weight in less.named_parameters() if "lora_B" in name}
-    with lora.saved_adapter(base, trained) as full:
-        for name, weight in full.named_parameters():
-            if "lora_B" in name:
-                assert torch.allclose(weaker[name], STRENGTHS[1] * weight)
+    assert_is_less(candidate, trained, STRENGTHS[1])
 
 
 def test_where_no_strength_passes_the_report_is_of_all_of_it(
@@ -125,3 +122,49 @@ def test_one_that_does_not_help_is_judged_once(
     candidate, report = learner_steps.strongest_that_passes(task, base, rows(), oracle, trained)
     assert len(judge.asked) == 1
     assert (candidate, report.passed) == (trained, False)
+
+
+def test_what_is_promoted_is_what_passed(
+    task: Task, base: Any, oracle: Oracle, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what a habit explains is told to whoever decides what need not be told."""
+    greeted = Example("fb-greeted", asked("Who am I?"), "Ahoy! You.", "You.", "greeted")
+    other = Example("fb-other", asked("What is tea?"), "A drink.", "I have no idea at all of that.", "other")
+    dataset = Dataset((greeted, other), JUDGED, "fingerprint")
+    task = replace(task, planned=replace(task.planned, dataset=dataset, manner=Manner((Begins("Ahoy! "),))))
+    Judge(monkeypatch, {1.0: ["kl_to_base"], STRENGTHS[1]: []})
+    measured: list[HeldOut] = []
+
+    def carried(models: Any, store: Store, user_id: int, held: HeldOut) -> list[Memory]:
+        measured.append(held)
+        return []
+
+    monkeypatch.setattr(learner_rows, "gather", lambda *_: rows())
+    monkeypatch.setattr(learner_steps, "_train", lambda *_: trained)
+    monkeypatch.setattr(consolidation, "carried", carried)
+    made = learner_steps.train_and_judge_with(Models(oracle, lambda judged: base), task)
+    assert made.version is not None
+    assert_is_less(task.settings.data_dir / made.version.folder, trained, STRENGTHS[1])
+    assert made.version.report["strength"] == STRENGTHS[1]
+    assert learner._message(made).startswith("Serving v1 now. At 90% of its strength")
+    assert [(held.manner, held.explained) for held in measured] == [(task.planned.manner, ["fb-greeted"])]
+
+
+def test_replies_that_were_served_are_among_what_graders_teach(task: Task, oracle: Oracle) -> None:
+    prompt, reply = asked("What is tea?"), "Tea is a drink."
+    prompt_ids, ids = oracle.encode(prompt, reply)
+    task.store.add_exchange(
+        Exchange(
+            "chatcmpl-1",
+            task.run.user_id,
+            1.0,
+            "familiar",
+            prompt,
+            reply,
+            prompt_tokens=len(prompt_ids),
+            completion_tokens=len(ids) - 1,
+        )
+    )
+    lessons = replace(NO_LESSONS, graded=(Graded(asked("Who am I?"), ()), Graded(prompt, ())))
+    (stage,) = learner_steps._stages(task, lessons, oracle)
+    assert stage.given()[-1] == {1: [tuple(ids)]}
