@@ -8,7 +8,8 @@ the base model told. Where it does so less often, the corrections may still spea
 as surely as when it is told. So a rule can be learnt that the models, when they are told, just repeat.
 
 A rule that is ignored either way has no places. But where corrections show a habit (``habits``) and nothing else, and
-the adapter has it untold in nearly every reply, it has learnt what they say, and the rules that were noted with them.
+the adapter has it untold in nearly every reply, it has learnt what they say, and the rules that were noted with them;
+so too where it has it in most replies and telling, to it or to the base model, makes them no more.
 A grader of a rule decides in place of all this. Examples are judged as one. Means decide, not bounds: of two ways to
 answer one has to be taken, and where that was wrong, corrections undo it (``familiar.memory.consolidated``). What is
 left out: memories that apply to some requests only, which too few rows tell of.
@@ -55,8 +56,8 @@ MIN_FOLLOWED, MIN_REWARD = 0.5, 0.9
 MOST_BEHIND = 0.1
 """The share of replies by which the adapter untold may follow less: one reply, that is, of ten or more."""
 IN_MANNER, BASE_IN_MANNER = 0.9, 0.5
-"""The least share of the adapter's replies that have the user's habit, and the most of the base model's: what that
-does anyway tells nothing."""
+"""The share of the adapter's replies with the user's habit that speaks for itself, and the most of the base model's:
+what that does anyway tells nothing."""
 
 Prompt = Sequence[Message]
 _Logps = NDArray[np.float32]
@@ -189,9 +190,9 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
     prompts, said, kept = _mixed(held), store.feedback_rows(user_id), store.graders(user_id)
     active = [memory for memory in store.memories(user_id) if not memory.pinned]
     found = []
-    if _has_manner(models, prompts, held.manner):
-        graded = {each.memory_id for each in kept}
-        shown_so = [each for each in active if each.feedback_id in held.explained and each.id not in graded]
+    graded = {each.memory_id for each in kept}
+    shown_so = [each for each in active if each.feedback_id in held.explained and each.id not in graded]
+    if _has_manner(models, prompts, held.manner, shown_so):
         found = [memory for memory in shown_so if memory.scope != "conversation"]
         active = [memory for memory in active if memory not in shown_so]
     standing = [memory for memory in active if memory.scope == "always" and memory.kind != "example"]
@@ -209,17 +210,27 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
     return found
 
 
-def _has_manner(models: Models, prompts: Sequence[Prompt], manner: Manner) -> bool:
-    """Whether the adapter replies in the user's manner, where the base model does not."""
+def _has_manner(models: Models, prompts: Sequence[Prompt], manner: Manner, memories: Sequence[Memory]) -> bool:
+    """Whether the adapter replies in the user's manner, where the base model does not.
+
+    It does in nearly every reply; or in most, and in no fewer than the models do that are told the memories of it.
+    """
     fitting = [prompt for prompt in prompts if models.fits(prompt)]
-    if not manner or len(fitting) < MIN_ROWS:
+    if not manner or not memories or len(fitting) < MIN_ROWS:
         return False
 
-    def share(adapter: Path | None) -> float:
-        replies = [reply.text.strip() for reply in models.draw(adapter, fitting)]
+    def share(adapter: Path | None, prompts: Sequence[Prompt]) -> float:
+        replies = [reply.text.strip() for reply in models.draw(adapter, prompts)]
         return fmean(manner(text) == text for text in replies)
 
-    return share(models.adapter) >= IN_MANNER and share(None) <= BASE_IN_MANNER
+    own = share(models.adapter, fitting)
+    if own < MIN_FOLLOWED or share(None, fitting) > BASE_IN_MANNER:
+        return False
+    if own >= IN_MANNER:
+        return True
+    rules = [memory for memory in memories if memory.kind != "example"]
+    told = [with_memories(messages, (rules or memories)[-MAX_EXAMPLES:]) for messages in fitting]
+    return models.tells(told) and own >= max(share(models.adapter, told), share(None, told))
 
 
 def _share(worth: Sequence[float], enough: float) -> float:

@@ -83,6 +83,7 @@ class Scheduler:
     def place(self, request: Request) -> None:
         """Give a request a free slot; an adapter that cannot be loaded fails this request alone."""
         key = request.owner.adapter
+        started_s = time.monotonic()
         try:
             if key:
                 self._adapters.get(key, self._in_use())
@@ -101,7 +102,7 @@ class Scheduler:
         shown = {self._vocab.control[mark].id for mark in request.sampling.markers if mark in self._vocab.control}
         slot.job = Job(request, sampler, list(request.prompt[kept:]), self._turn, frozenset(shown))
         request.generation.cached_tokens = kept
-        request.generation.timing.started_s = time.monotonic()
+        request.generation.timing.started_s = started_s
         self._counters.prompt_tokens += len(request.prompt)
         self._counters.cached_tokens += kept
 
@@ -216,15 +217,15 @@ class Scheduler:
     def _sample(self, slot: Slot, job: Job, row: int) -> None:
         """Choose a sequence's next token: hand over its text, and end the reply where it ends."""
         generation, sampling = job.request.generation, job.request.sampling
+        token = None if sampling.max_tokens == 0 else job.sampler.sample(self._context, row)
         if generation.timing.first_token_s is None:
             generation.timing.first_token_s = time.monotonic()
             generation.prompt_logprobs = tuple(job.prompt_logprobs)
             if job.request.whole:
                 generation.put(Chunk(""))
-        if sampling.max_tokens == 0:
+        if token is None:
             self._leave(slot, Chunk("", "length"))
             return
-        token = job.sampler.sample(self._context, row)
         if self._vocab.ends_generation(token):
             self._leave(slot, self._chunk(job, job.stream.finish(), "stop"))
             return

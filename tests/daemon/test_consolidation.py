@@ -1,5 +1,6 @@
 """Which memories an adapter is found to follow untold, on the real model with an adapter that learned one of them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from familiar.adapters import gguf_lora
-from familiar.adapters.protocols import greedy
+from familiar.adapters.protocols import Completion, greedy
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Encoded
 from familiar.daemon import consolidation
@@ -16,7 +17,7 @@ from familiar.daemon.oracle import Oracle
 from familiar.feedback.habits import NO_MANNER, Ends, Manner, Words
 from familiar.feedback.pairs import Example
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Feedback, Memory, StoredGrader, Used, asked
+from familiar.memory.types import Exchange, Feedback, Memory, Message, StoredGrader, Used, asked
 
 torch = pytest.importorskip("torch")
 
@@ -178,6 +179,36 @@ def test_what_shows_a_habit_that_it_has_is_carried(
     store.add_grader(StoredGrader("grader-1", ME, 1.0, "none", FAIR, noted.id))
     assert found(adapter, line, first.id) == {first.chosen}, "its grader decides, and says no"
     assert other.text not in found(adapter, line, first.id)
+
+
+@pytest.mark.parametrize(
+    ("untold", "told", "base_told", "carried"),
+    [
+        (6, 5, 3, True),  # telling only disturbs
+        (6, 6, 6, True),
+        (6, 7, 3, False),  # telling helps the adapter
+        (6, 5, 7, False),  # the base model follows it better
+        (3, 0, 0, False),  # what is not followed is not learnt
+    ],
+)
+def test_a_habit_in_most_replies_is_carried_if_telling_does_not_help(
+    oracle: Oracle, store: Store, monkeypatch: pytest.MonkeyPatch, untold: int, told: int, base_told: int, carried: bool
+) -> None:
+    """Each number is of eight replies; those are given, for no adapter can be trained to such shares."""
+    (row,) = corrected(store, wanted(oracle, ASKED[:1]), 2.0)
+    noted = keep(store, "mem-noted", "Do as I always say at the end.", at=4.0, feedback_id=row.id)
+    own = Path("adapter.gguf")
+
+    def draw(_: Models, adapter: Path | None, prompts: Sequence[Sequence[Message]]) -> list[Completion]:
+        is_told = any(noted.text in message["content"] for message in prompts[0])
+        count = {(own, False): untold, (own, True): told, (None, True): base_told}.get((adapter, is_told), 0)
+        texts = ["Fine." + (f" {LINE}" if number < count else "") for number in range(len(prompts))]
+        return [Completion(tuple(oracle.encode(asked("Why?"), text)[1]), (), text, "stop") for text in texts]
+
+    monkeypatch.setattr(Models, "draw", draw)
+    prompts, manner = (*ASKED, *MORE)[:8], Manner((Ends(f" {LINE}"),))
+    found = measure(oracle, own, store, [], prompts, manner=manner, explained=(row.id,))
+    assert (noted.text in found) == carried
 
 
 def test_a_memory_is_measured_by_corrections_made_with_it_in_mind(store: Store) -> None:

@@ -11,7 +11,7 @@ from functools import cache
 
 from .content import MONTHS, SLOT, Style, load_topics, lower_first, sentence
 from .facts import CITIES, DAYS, Fact, capital
-from .pools import Split, is_held_out
+from .pools import Split, is_held_out, name, word
 
 COMMON_KNOWLEDGE = (
     "Grass is {}.|green|purple|pink|blue", "A ripe banana is {}.|yellow|blue|black|gray",
@@ -124,6 +124,26 @@ def asked(rng: random.Random, claim: Claim, split: Split) -> str:
 def judged(rng: random.Random, claim: Claim) -> str:
     """Say whether a claim is right, and what is so."""
     return rng.choice(YES if claim.is_true else NO).format(claim.truth, c=capital(claim.truth))
+
+
+COMPARISONS = (
+    "Is {a} the same as {b}?", "Are {a} and {b} the same?", "Does {a} equal {b}?", "{a} and {b}: are they the same?",
+    "Compare {a} and {b}. Are they the same?", "{a} is the same as {b}, right?", "Is it {a} or {b}, or is that the same?",
+)  # fmt: skip
+
+
+def same_or_not(rng: random.Random, split: Split) -> tuple[str, str]:
+    """Ask whether two words, names or numbers are the same, and answer; unequal ones may differ by a letter or digit."""
+    make = rng.choice((lambda: word(rng, split), lambda: name(rng, split), lambda: str(rng.randint(2, 99999))))
+    first = make()
+    second = first
+    if rng.random() < 0.5:
+        second = make()
+        if rng.random() < 0.4:
+            at = rng.randrange(len(first))
+            second = first[:at] + rng.choice("0123456789" if first.isdigit() else "aeiorstnl") + first[at + 1 :]
+    question = rng.choice(COMPARISONS).format(a=first, b=second)
+    return question, f"Yes, both are {first}." if first == second else f"No, {first} is not {second}."
 
 
 def verdict(reply: str) -> bool | None:

@@ -7,7 +7,7 @@ and the rest state the same in other forms, so that a client's own system prompt
 import random
 from collections.abc import Callable, Sequence
 
-from .claims import about_fact, asked, judged, of_common_knowledge, of_topic
+from .claims import about_fact, asked, judged, of_common_knowledge, of_topic, same_or_not
 from .content import Draft, Style, Topic, draft_of, load_topics, write
 from .facts import MAKERS, Fact, Maker, capital, question, sample_facts, unknown
 from .manners import both, sample_manner
@@ -36,10 +36,11 @@ REMEMBERED = ("Okay, I will remember that.", "Thank you, I will remember that.",
 
 
 EMPHASIS = {
-    "british": 2.0, "metric": 2.0, "clock24": 1.8, "iso_date": 2.2, "dmy_date": 2.5, "long": 2.5, "address": 1.6,
-    "excited": 1.8, "three_sentences": 1.8, "two_sentences": 1.2, "label": 1.5, "hedge": 0.6, "question": 0.8,
+    "british": 3.0, "metric": 2.5, "clock24": 2.5, "iso_date": 6.0, "dmy_date": 6.0, "long": 3.5, "address": 2.2,
+    "excited": 2.5, "three_sentences": 1.8, "two_sentences": 1.2, "label": 1.5, "hedge": 0.5, "question": 0.6,
+    "number_words": 1.5, "bullets": 0.7, "lower": 0.7, "upper": 0.7,
 }  # fmt: skip
-"""Kinds that the first edition followed least are drawn more often."""
+"""Kinds that the editions so far followed least are drawn more often."""
 WITH_FACTS = tuple(
     k for k in KINDS if k.group in {"closer", "opener", "address", "case", "hedge"} or k.name == "excited"
 )
@@ -203,20 +204,20 @@ def about_facts(rng: random.Random) -> list[Message]:
         turns = system_prompt(rng, lines)
     else:
         turns = [user(" ".join(lines)), assistant(rng.choice(REMEMBERED))]
-    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+    for _ in range(rng.choice((1, 2, 3, 4))):
         turns += _fact_turn(rng, facts, makers, writer)
     return turns
 
 
 def _fact_turn(rng: random.Random, facts: list[Fact], makers: Sequence[Maker], writer: Writer) -> list[Message]:
     roll = rng.random()
-    if roll < 0.28:  # not there: another fact, of a kind that may look close
+    if roll < 0.25:  # not there: another fact, of a kind that may look close
         known = {f.key for f in facts}
         while (missing := sample_facts(rng, "train", 1, makers)[0]).key in known:
             pass
         return [user(question(rng, missing, "train")), writer(unknown(rng, missing))]
     fact = rng.choice(facts)
-    if roll < 0.48:
+    if roll < 0.6:
         claim = about_fact(rng, fact)
         return [user(asked(rng, claim, "train")), writer(judged(rng, claim))]
     return [user(question(rng, fact, "train")), writer(fact.answer)]
@@ -228,7 +229,7 @@ def with_claims(rng: random.Random) -> list[Message]:
     writer = _manner(rng, lines)
     rng.shuffle(lines)
     turns = system_prompt(rng, lines)
-    for _ in range(rng.choice((1, 1, 2))):
+    for _ in range(rng.choice((1, 2, 3))):
         claim = (of_common_knowledge if rng.random() < 0.75 else of_topic)(rng)
         turns += [user(asked(rng, claim, "train")), writer(judged(rng, claim))]
     return turns
@@ -321,9 +322,20 @@ def repeat(rng: random.Random) -> list[Message]:
     return system_prompt(rng, [manner.text]) + turns
 
 
+def compare(rng: random.Random) -> list[Message]:
+    """Whether two texts are the same, several times over: what telling a true claim from a false one rests on."""
+    lines: list[str] = []
+    writer = _manner(rng, lines) if rng.random() < 0.3 else assistant
+    turns = system_prompt(rng, lines)
+    for _ in range(rng.choice((2, 3, 4, 5))):
+        question, reply = same_or_not(rng, "train")
+        turns += [user(question), writer(reply)]
+    return turns
+
+
 PARTS = (
-    (0.34, with_preferences), (0.26, about_facts), (0.07, with_claims), (0.09, in_any_manner), (0.1, with_examples),
-    (0.12, plain), (0.09, repeat),
+    (0.33, with_preferences), (0.26, about_facts), (0.1, with_claims), (0.08, in_any_manner), (0.09, with_examples),
+    (0.1, plain), (0.06, repeat), (0.05, compare),
 )  # fmt: skip
 
 
