@@ -17,7 +17,7 @@ from functools import partial
 
 from familiar.daemon import history, signal_service
 from familiar.daemon.beginning import begin
-from familiar.daemon.engine import Engine, Generation, Sampling
+from familiar.daemon.engine import ContextOverflow, Engine, Generation, Sampling
 from familiar.daemon.model_ids import ModelChoice
 from familiar.daemon.outbox import Mailbox, Outbox
 from familiar.daemon.prompt import memory_block, with_memories
@@ -217,14 +217,20 @@ class ChatService:
             return self._engine.encode_prompt(with_memories(turns, shown.memories), structure.template_tools)
 
         limit = self._engine.info.context_tokens
-        prompt_ids = encode(messages, recalled)
         trim = self._trim if request.truncation is None else request.truncation == "auto"
         wanted = request.sampling.get("max_tokens")
         room = limit - history.reply_room(limit, wanted)
-        kept = messages
-        if trim and len(prompt_ids) > room:
-            kept = history.trimmed(messages, lambda turns: len(encode(turns, recalled)) <= room)
-            prompt_ids = encode(kept, recalled)
+        tried: dict[int, list[int]] = {}
+
+        def fits(turns: Sequence[Message]) -> bool:
+            try:
+                tried[len(turns)] = encode(turns, recalled)
+            except ContextOverflow:
+                return False
+            return len(tried[len(turns)]) <= room
+
+        kept = history.trimmed(messages, fits) if trim else messages
+        prompt_ids = tried.get(len(kept)) or encode(kept, recalled)
         if recalled.memories and len(prompt_ids) >= limit:
             prompt_ids, recalled = encode(kept, NOTHING), recalled.untold()
         return prompt_ids, recalled, len(messages) - len(kept)

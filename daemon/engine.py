@@ -49,6 +49,10 @@ log = logging.getLogger("familiar")
 __all__ = ["Chunk", "Engine", "EngineBusy", "EngineClosed", "Generation", "ModelInfo", "Sampling", "Usage"]
 
 
+_SHORT_TOKEN = 8
+"""Characters in a token of a long text, and more than most have: what has fewer is made tokens and then judged."""
+
+
 class EngineBusy(Busy):
     """The queue is full; asking again a little later is worth it."""
 
@@ -58,7 +62,7 @@ class ContextOverflow(InvalidInput):
 
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int, context_tokens: int, param: str) -> None:
+    def __init__(self, prompt_tokens: int | str, context_tokens: int, param: str) -> None:
         instead = 'send "truncation": "auto" to leave out the oldest, ' if param == "messages" else ""
         super().__init__(
             # Begins as OpenAI's does: clients know an overflow by these words.
@@ -181,9 +185,13 @@ class Engine:
         self.close()
 
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
-        """Return a conversation's tokens; raise InvalidInput (``messages``) when the model's template refuses it."""
+        """Return a conversation's tokens; raise InvalidInput (``messages``) when the model's template refuses it.
+
+        One that is far too long for the context raises ContextOverflow, to be tokens of which would take seconds.
+        """
         with self._vocab_use:
             self._check_open()
+            self._check_length(sum(len(message["content"]) for message in messages), "messages")
             template = self._tool_template if tools else self._template
             return encode_prompt(self._model.vocab, template, messages, tools)
 
@@ -192,11 +200,23 @@ class Engine:
         return self._template.render(template_messages(messages, short_ids=self._template.short_ids))
 
     def encode_text(self, text: str) -> list[int]:
-        """Return the tokens of a plain prompt, after BOS where the model has one; control tokens may be spelt out."""
+        """Return the tokens of a plain prompt, after BOS where the model has one; control tokens may be spelt out.
+
+        One that is far too long for the context raises ContextOverflow.
+        """
         with self._vocab_use:
             self._check_open()
+            self._check_length(len(text), "prompt")
             vocab = self._model.vocab
             return ([vocab.bos] if vocab.adds_bos else []) + vocab.tokenise(text, control=True)
+
+    def _check_length(self, characters: int, param: str) -> None:
+        """Refuse what cannot fit before it is made tokens: others wait for the vocabulary meanwhile."""
+        limit = self.info.context_tokens
+        if characters > limit * _SHORT_TOKEN:
+            least = characters // self._model.vocab.longest_bytes
+            if least > limit:
+                raise ContextOverflow(f"at least {least}", limit, param)
 
     def check_tokens(self, tokens: Sequence[int]) -> list[int]:
         """Return the tokens; raise InvalidInput (``prompt``) for one that there is not."""

@@ -8,6 +8,7 @@ import ctypes
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from llama_cpp import llama_cpp as c
 
@@ -60,6 +61,11 @@ class Vocab:
             return ""
         spelling: bytes = c.llama_vocab_get_text(self.handle, token)
         return spelling.decode("utf-8", "replace")
+
+    @cached_property
+    def longest_bytes(self) -> int:
+        """No token stands for more bytes of text than this."""
+        return max(len(c.llama_vocab_get_text(self.handle, token)) for token in range(self.size))
 
     def tokenise(self, text: str, *, control: bool = False, around: bool = False) -> list[int]:
         """Return ``text`` as tokens.

@@ -465,3 +465,18 @@ def test_closing_ends_every_reply_and_can_be_repeated(model_path: Path, prompt: 
     for call in calls:
         with pytest.raises(FamiliarError, match="closed"):
             call()
+
+
+def test_what_is_far_too_long_is_refused_before_it_is_made_tokens(engine: Engine, monkeypatch: Any) -> None:
+    """Whoever waits for the vocabulary meanwhile would wait for seconds."""
+    limit, longest = engine.info.context_tokens, engine._model.vocab.longest_bytes
+    assert len(engine.encode_text("word " * limit)) > limit, "what may be near the limit is made tokens"
+    monkeypatch.setattr(type(engine._model.vocab), "tokenise", None)
+    long = "word " * limit * longest
+    refused = pytest.raises(InvalidInput, match=f"maximum context length is {limit} tokens.* at least ")
+    with refused as caught:
+        engine.encode_text(long)
+    assert caught.value.param == "prompt"
+    with refused as caught:
+        engine.encode_prompt(ask(long))
+    assert caught.value.param == "messages"
