@@ -1,10 +1,12 @@
 # `make serve` and `make test` do all their own set-up; a second run is quick.
-# PYTHON chooses the interpreter; FIND_LINKS names a folder of prebuilt wheels, if you have one.
+# PYTHON chooses the interpreter; FIND_LINKS names a folder of prebuilt wheels, if you have one. WORKERS is how many
+# test files run at a time.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+WORKERS ?= 2
 export FIND_LINKS
 
 .PHONY: setup serve test test-slow lint format types demo benchmarks clean
@@ -21,7 +23,7 @@ demo: setup
 	$(BIN)/familiar demo $(ARGS)
 
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow --timeout 1800 $(ARGS)
