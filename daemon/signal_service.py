@@ -75,6 +75,7 @@ class SignalService:
             conversation_id = self._store.conversation_of(user_id, messages)
         if not self._enabled:
             return Noticed(conversation_id)
+        is_new = conversation_id is None
         asked = _Asked(user_id, request, messages, history_keys(messages), self._clock())
         with _harmless("edit"):
             learned += self._edits.learned(user_id, messages, asked.now)
@@ -92,8 +93,9 @@ class SignalService:
                     guess, confirmed = self._rebuttal(asked, conversation_id)
                     pending += guess
                     learned += confirmed
-            with _harmless("regeneration"):
-                self._regeneration(asked)
+            if not (is_new and len(asked.keys) == 1):  # the first words of another conversation may be the same
+                with _harmless("regeneration"):
+                    self._regeneration(asked)
         return Noticed(conversation_id, tuple(learned), tuple(pending))
 
     def _said(

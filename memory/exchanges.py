@@ -13,7 +13,7 @@ from familiar.memory.history import history_key, last_reply, previous_key, user_
 from familiar.memory.types import Exchange, Message, Used
 
 REGENERATED_WITHIN_S = 3600.0
-"""A first message that is sent again within this time is the same conversation's, asked for another reply."""
+"""A first message that is sent again within this time, with nothing said since, asks for another reply to it."""
 
 SELECT = """
 SELECT e.*, (SELECT json_group_array(json_array(memory_id, reason, score)) FROM (
@@ -73,10 +73,10 @@ def get(connection: Connection, user_id: int, id: str) -> Exchange:
     return rows.exchange(row)
 
 
-def newest(connection: Connection, user_id: int, limit: int) -> list[Exchange]:
+def newest(connection: Connection, user_id: int, limit: int, until: float) -> list[Exchange]:
     """See ``Store.exchanges``."""
-    sql = f"{SELECT} WHERE e.user_id = ? ORDER BY e.created_at_s DESC, e.seq DESC LIMIT ?"
-    return [rows.exchange(row) for row in connection.read(sql, (user_id, limit))]
+    sql = f"{SELECT} WHERE e.user_id = ? AND e.created_at_s <= ? ORDER BY e.created_at_s DESC, e.seq DESC LIMIT ?"
+    return [rows.exchange(row) for row in connection.read(sql, (user_id, until, limit))]
 
 
 def replies_to(connection: Connection, user_id: int, messages: Sequence[Message], limit: int) -> list[Exchange]:
@@ -148,11 +148,14 @@ def _regenerated(connection: Connection, user_id: int, messages: Sequence[Messag
         return None
     # The + keeps SQLite from going through all of the last hour's exchanges by another index.
     row = connection.first(
-        "SELECT conversation_id FROM exchanges WHERE user_id = ? AND history_sha256 = ? AND +created_at_s > ?"
-        " AND conversation_id IS NOT NULL ORDER BY seq DESC LIMIT 1",
+        "SELECT conversation_id, EXISTS (SELECT 1 FROM exchanges AS later WHERE later.conversation_id ="
+        " first.conversation_id AND later.seq > first.seq) AS went_on FROM exchanges AS first"
+        " WHERE user_id = ? AND history_sha256 = ? AND +created_at_s > ? AND conversation_id IS NOT NULL"
+        " ORDER BY seq DESC LIMIT 1",
         (user_id, history_key(messages), now - REGENERATED_WITHIN_S),
     )
-    return None if row is None else str(row["conversation_id"])
+    # Many a new conversation begins with "Hello", as the one before it did.
+    return None if row is None or row["went_on"] else str(row["conversation_id"])
 
 
 def _is_conversation(connection: Connection, user_id: int, id: str) -> bool:

@@ -12,7 +12,7 @@ import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,11 +75,15 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Recalled:
-    """What to show, in order, and what it costs by the caller's count. ``used`` says why, then names what is learnt."""
+    """What to show, in order, and what it costs by the caller's count. ``used`` says why, then names what is learnt.
+
+    ``too_long`` are the pinned memories that the budget alone keeps out of every request.
+    """
 
     memories: tuple[Memory, ...]
     used: tuple[Used, ...]
     tokens: int
+    too_long: tuple[Memory, ...] = ()
 
     @property
     def learnt(self) -> tuple[str, ...]:
@@ -88,7 +92,7 @@ class Recalled:
 
     def untold(self) -> "Recalled":
         """The same with nothing to show, for a prompt that has no room."""
-        return Recalled((), tuple(used for used in self.used if used.reason == "learnt"), 0)
+        return replace(self, memories=(), used=tuple(used for used in self.used if used.reason == "learnt"), tokens=0)
 
 
 NOTHING = Recalled((), (), 0)
@@ -205,6 +209,7 @@ class Recaller:
         ranked = {each.memory.id: each for each in found}
         chosen: list[tuple[Memory, Used]] = []
         learnt: list[Used] = []
+        too_long: list[Memory] = []
         tokens = 0
         standing = memories.standing(self._store.connection, user_id, conversation_id, MAX_STANDING)
         for memory, reason in _in_turn(standing, found, carried):
@@ -214,12 +219,14 @@ class Recaller:
                 learnt.append(used)
                 continue
             if tokens >= budget_tokens or tokens + (cost := count_tokens(memory)) > budget_tokens:
+                if memory.pinned and count_tokens(memory) > budget_tokens:
+                    too_long.append(memory)
                 continue
             chosen.append((memory, used))
             tokens += cost
         chosen.sort(key=lambda each: each[0].kind == "example")
         shown = (used for _, used in chosen)
-        return Recalled(tuple(memory for memory, _ in chosen), (*shown, *learnt), tokens)
+        return Recalled(tuple(memory for memory, _ in chosen), (*shown, *learnt), tokens, tuple(too_long))
 
     def _has_memories(self, user_id: int) -> bool:
         """Whether any memory of the user's is active: for someone new a request costs one look into the store."""

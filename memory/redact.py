@@ -1,7 +1,9 @@
 """Replace what was forgotten inside other texts: replies, conversations, JSON, files. Pure.
 
 A text is found whatever its case, its spacing, its Unicode form or its closing full stop, and also as JSON escapes it,
-however deep: ``"`` as ``\\"``, a line break as ``\\n``, ``é`` as ``\\u00e9``. What is left out: a text in other words.
+however deep: ``"`` as ``\\"``, a line break as ``\\n``, ``é`` as ``\\u00e9``. It is not found where it goes on in a word
+("called Max" in "called Maxine"), but for scripts that put nothing between words. What is left out: a text in other
+words.
 """
 
 import json
@@ -21,6 +23,14 @@ LEAST_WORDS = 3
 """A text is looked for inside others from so many characters, or so many words, on: "Yes." is everywhere."""
 
 _ENDINGS = " .!?"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+)
+"""Scripts without spaces between words, or with endings at them: Thai to Khmer, Chinese, Japanese, Korean."""
+_JOINS = rf"[^\W_{_UNSPACED}]"
+"""A letter or digit that makes one word with another."""
+_BEFORE = rf"(?:(?<!{_JOINS})|(?<=\\[nrtfb])|(?<=\\u[0-9a-fA-F]{{4}}))"
+"""No word goes on here; what an escape ends with is no letter."""
 _SPACE = r"(?:\s|\\+[nrtf])+"
 _ASCII_RUN = re.compile(r"[A-Za-z0-9]{3,}")
 
@@ -82,7 +92,7 @@ class Redactor:
 
 
 def redactor(texts: Iterable[str], *, whole_words: bool = False) -> Redactor:
-    """A Redactor of ``texts``, the longest first; ``whole_words`` leaves words alone that only begin or end alike."""
+    """A Redactor of ``texts``, the longest first; ``whole_words`` wants whole ones in every script."""
     return _redactor(frozenset(texts), whole_words)
 
 
@@ -101,8 +111,9 @@ def _redactor(texts: frozenset[str], whole_words: bool) -> Redactor:
 def _pattern(text: str, whole_words: bool) -> str:
     found = _SPACE.join("".join(_letter(letter) for letter in token) for token in text.split())
     if whole_words:
-        found = (r"(?<!\w)" if text[0].isalnum() else "") + found + (r"(?!\w)" if text[-1].isalnum() else "")
-    return found
+        return (r"(?<!\w)" if text[0].isalnum() else "") + found + (r"(?!\w)" if text[-1].isalnum() else "")
+    before, after = (re.match(_JOINS, letter) for letter in (text[0], text[-1]))
+    return (_BEFORE if before else "") + found + (f"(?!{_JOINS})" if after else "")
 
 
 def _letter(letter: str) -> str:

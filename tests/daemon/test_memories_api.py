@@ -315,3 +315,16 @@ def test_another_users_memories_are_unknown(service: Any) -> None:
     matched = service.http.post("/v1/memories/forget", json={"query": "number"}, headers=bob).json()
     assert matched["data"] == []
     assert service.parts.store.memory(ME, mine["id"]).text == "My safe's number is 4711."
+
+
+def test_a_pinned_memory_that_is_too_long_to_be_shown_is_told_of(service: Any) -> None:
+    added = service.http.post("/v1/memories", json={"text": "Always use metric units. " * 60, "pinned": True}).json()
+
+    def notice() -> str | None:
+        body = {"model": "familiar", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        told: str | None = service.http.post("/v1/chat/completions", json=body).json()["familiar"]["notice"]
+        return told
+
+    assert added["id"] in (notice() or "")
+    service.http.patch(f"/v1/memories/{added['id']}", json={"text": "Use metric units."}).raise_for_status()
+    assert notice() is None

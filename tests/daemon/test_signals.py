@@ -225,6 +225,16 @@ def test_what_is_no_regeneration(service: Any) -> None:
     assert feedback(service) == []
 
 
+def test_hello_in_a_new_conversation_asks_for_no_other_reply(service: Any) -> None:
+    history, _ = talk(service, "Good morning!")
+    ask(service, [*history, user("In this chat, call me Captain.")])
+    (rule,) = memories(service)
+    assert rule["scope"] == "conversation"
+    again = ask(service, history[:1])
+    assert told(again)["memories"] == []
+    assert [signal.kind for signal in feedback(service)] == ["rule"]
+
+
 def test_a_reply_that_was_corrected_is_not_asked_again_in_vain(service: Any) -> None:
     history, reply = talk(service, "Where does my sister live?")
     service.http.post("/v1/feedback", json={"completion_id": reply.id, "correction": "In Oslo."})

@@ -68,6 +68,15 @@ def test_a_first_message_sent_again_within_the_hour_is_a_regeneration(store: Sto
     assert answer(store, "3", turns("What is new?")) != old
 
 
+def test_the_first_words_of_a_conversation_that_went_on_begin_another_one(store: Store) -> None:
+    first = answer(store, "1", turns("Hello"))
+    assert answer(store, "2", turns("Hello", "Hi!", "How are you?")) == first
+    assert store.conversation_of(1, turns("Hello")) is None
+    second = answer(store, "3", turns("Hello"))
+    assert second != first
+    assert store.conversation_of(1, turns("Hello")) == second, "nothing was said since"
+
+
 def test_a_later_turn_asked_again_stays_in_its_conversation_however_late(store: Store) -> None:
     first = answer(store, "1", turns("Hello"), at=1.0)
     later = turns("Hello", "Fine.", "And you?")

@@ -235,6 +235,16 @@ def test_pinned_then_this_conversation_then_related_then_always(store: Store, wo
     assert ids(ask(words, "Hi", conversation_id=here, budget_tokens=30)) == ["fact-6", "rule-1", "rule-3"]
 
 
+def test_a_pinned_memory_that_never_fits_is_named(store: Store, words: Recaller) -> None:
+    add(store, "rule-1", "Use metric units. " * 40, pinned=True)
+    add(store, "rule-2", "Be brief. " * 40)
+    add(store, "rule-3", "Call me Al", pinned=True)
+    recalled = ask(words, "Hi", budget_tokens=30, cost=lambda memory: len(memory.text))
+    assert ids(recalled) == ["rule-3"]
+    assert [memory.id for memory in recalled.too_long] == ["rule-1"], "the other one was never promised"
+    assert [memory.id for memory in recalled.untold().too_long] == ["rule-1"]
+
+
 def test_what_is_pinned_takes_no_place_of_what_is_related(store: Store, words: Recaller) -> None:
     for number in range(1, 9):
         add_fact(store, number, f"The marmot {number} likes clover.", pinned=number > 4)
