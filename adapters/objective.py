@@ -73,7 +73,8 @@ class Imitation:
     Words that the user kept are the model's own already: learnt again they would only be learnt by heart, at the cost
     of what else it knows. So they count for ``unchanged_weight`` in the likelihood, or for how unlikely they are after
     what was changed, if that is more (the focal loss: Lin et al. 2017, eq. 4, gamma 1): the first word behind a new
-    greeting is one that the model would not have said there."""
+    greeting is one that the model would not have said there. The divisor is the sum of the step's least
+    weights: kept words that are unlikely add to the loss, and take no weight from the others."""
 
     recipe: Recipe
     references: Mapping[str, float]

@@ -78,8 +78,8 @@ class Recipe:
     on a small model.
 
     A step averages over ``batch_size`` rows, evaluated ``pass_tokens`` inputs at a time. The loss of imitation is
-    ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token, at
-    ``unchanged_weight`` where the user changed nothing) +
+    ``dpo_weight`` x DPO (over rows with a rejected reply) + ``nll_weight`` x SFT (over every chosen token; where
+    the user changed nothing, at ``unchanged_weight``, or at 1 - the token's probability if that is more) +
     ``kto_weight`` x KTO (over rated replies); every step adds ``kl_weight`` x KL(base || adapter) per token of
     ``anchor_batch`` of the anchors, in nats. An epoch reads all rows, or the newest ones and a draw of older ones,
     ``epoch_rows`` together. The ``frozen_share`` of the layers, the lower ones, carries no adapter. The round kept is

@@ -1,22 +1,24 @@
 """A user's adapter versions on disk and in the store: promote one, check one, step back.
 
 A version is a folder ``adapters/USER/vN`` under the data folder, and a row. The folder is whole before the row is
-written, in one transaction that also makes it current, so a kill at any moment leaves the version served before; a
-folder without a row is a leftover and goes at the next promotion. One process promotes at a time (the learner's lock).
-What is left out: deciding (``gate``) and serving; the service reads the current version from the store per request.
+written, in one transaction that also makes it current and ends its run, so a kill at any moment leaves all as it was
+before, or all done; a folder without a row is a leftover and goes at the next promotion. One process promotes at a time
+(the learner's lock). What is left out: deciding (``gate``) and serving; the service reads the current version from the
+store per request.
 """
 
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from familiar.adapters.folders import file_sha256, new_folder, read_manifest, sweep
 from familiar.adapters.gate import Report
-from familiar.memory.errors import BadFile, InvalidInput, NotFound
+from familiar.memory.errors import BadFile, InvalidInput, LearningFailed, NotFound
 from familiar.memory.lineage import version_folder
 from familiar.memory.store import Store
-from familiar.memory.types import AdapterVersion, LearningRun
+from familiar.memory.types import AdapterVersion, LearningRun, Memory
 
 GGUF = "adapter.gguf"
 PEFT_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -33,12 +35,14 @@ def promote(
     feedback_ids: Sequence[str],
     report: Report,
     now: float,
+    untold: Sequence[Memory] = (),
 ) -> AdapterVersion:
-    """Make the adapter in the folder ``candidate`` the user's next version and the one that is served.
+    """Make the adapter in the folder ``candidate`` the user's next version and the one that is served; ``run`` ends.
 
     ``candidate`` holds ``adapter.gguf`` and the two PEFT files; they are copied, and it is left as it is. The version
-    that was current becomes the parent. Raises InvalidInput when the report did not pass, BadFile when a file is
-    missing, NoSpace.
+    that was current becomes the parent. ``feedback_ids`` are its lineage, signals and memories, and ``untold`` the
+    memories that it follows without being told. Raises InvalidInput when the report did not pass, BadFile when a file
+    is missing, LearningFailed when something of the lineage was forgotten meanwhile, NoSpace.
     """
     if not report.passed:
         raise InvalidInput("Only an adapter that passed the gate can be promoted.", "report")
@@ -74,7 +78,12 @@ def promote(
     with new_folder(data_dir / version.folder, lineage) as target:
         for name in (GGUF, *PEFT_FILES):
             shutil.copyfile(candidate / name, target / name)
-    store.add_version(version, make_current=True)
+    ended = replace(run, state="promoted", ended_at=now, version=number, report={"gate": version.report})
+    try:
+        store.promote(version, untold, ended)
+    except LearningFailed:
+        shutil.rmtree(data_dir / version.folder)  # it holds what was forgotten: not to wait for the next promotion
+        raise
     return version
 
 

@@ -53,8 +53,17 @@ class Session:
         """The objective of corrections."""
         return Imitation(self.recipe, self.references)
 
+    @property
+    def taken(self) -> int:
+        """How many steps were taken, those before the checkpoint that a run goes on from included."""
+        # The optimiser keeps count for each parameter, and is restored with it.
+        return max((int(state["step"]) for state in self.optimizer.state.values()), default=0)
+
     def step(self, step: Step, number: int, learning_rate: float) -> Figures:
-        """Take step ``number``, counted from 0, and return its figures. Raises LearningFailed when it diverges."""
+        """Take step ``number`` of the run, counted from 0, and return its figures.
+
+        The anchors take turns by this number. Raises LearningFailed when it diverges.
+        """
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate

@@ -5,6 +5,7 @@ round. A round's draw depends on the seed and its number alone, so that one whic
 """
 
 import json
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from familiar.memory.types import Message
 
 Messages = tuple[Message, ...]
 Rewards = Callable[[Sequence[tuple[int, Completion]]], list[float]]
-"""What graders give, 0 to 1 each, to completions of the prompts of these numbers."""
+"""What graders give to completions of the prompts of these numbers; several of one prompt are compared."""
 
 
 class Oracle(Sampler, Teacher, Protocol):
@@ -145,11 +146,12 @@ class PolicyStage:
     def steps(self, session: Session, number: int, progress: ProgressCallback) -> list[Step]:
         """Sample this round's groups, have them graded, and learn from them and from those of the rounds before.
 
-        A reply that was served to one of the round's prompts is one more of its group.
+        Rounds take all prompts in turn, in another order each time that these begin anew. A reply that was served to
+        one of the round's prompts is one more of its group.
         """
         recipe, given = self._recipe, self._rewarded
         chance = random.Random(f"{self._seed}/policy/{number}")
-        numbers = chance.sample(range(len(given.prompts)), min(recipe.prompts, len(given.prompts)))
+        numbers = self._numbers(number)
         how = Draw(
             group=recipe.group,
             max_tokens=recipe.max_tokens,
@@ -176,6 +178,19 @@ class PolicyStage:
         objective = PolicyObjective(recipe, session)
         size = max(1, recipe.prompts // 4)
         return [Step(((objective, rows[start : start + size]),)) for start in range(0, len(rows), size)]
+
+    def sampled_tokens(self) -> int:
+        """How many tokens the replies of all rounds have, of those too that were made before a cut."""
+        groups = (group for number in range(1, self.rounds + 1) for group in self._kept(number))
+        return sum(len(ids) for group in groups for ids in group.completions)
+
+    def _numbers(self, number: int) -> list[int]:
+        """The prompts of a round: all of them in as few rounds as there have to be, of about the same size."""
+        count = len(self._rewarded.prompts)
+        rounds = math.ceil(count / self._recipe.prompts)
+        before, at = divmod(number - 1, rounds)
+        order = random.Random(f"{self._seed}/policy/order/{before}").sample(range(count), count)
+        return order[at::rounds]
 
     def _keep(self, number: int, groups: Sequence[Group]) -> None:
         """Write a round's groups beside the policy, so that a run that is cut off replays the same ones."""

@@ -129,7 +129,7 @@ def train(
                 steps = stage.steps(running, number, progress)
                 losses = []
                 for i, step in enumerate(steps):
-                    figures = running.step(step, i, stage.learning_rate)
+                    figures = running.step(step, running.taken, stage.learning_rate)
                     losses.append(figures["loss"])
                     _tell(progress, i + 1, len(steps), figures, len(history) + 1)
                 finish(stage.name, losses)

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from familiar.adapters.protocols import Completion, ProgressCallback, greedy, silent
 from familiar.daemon import learner_lessons
-from familiar.daemon.learner_lessons import Graded
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import with_memories
 from familiar.feedback import graders
@@ -250,16 +249,21 @@ def places(gains: _Logps) -> list[slice]:
 def _is_graded_well(
     models: Models, prompts: Sequence[Prompt], told: Sequence[Prompt], checks: Sequence[graders.Grader]
 ) -> bool:
-    """Whether what the adapter says untold is worth nearly all, and no less than what it says told."""
+    """Whether what the adapter says untold is worth nearly all, and no less than what it says told.
+
+    A grader that gives anything beyond 0 to 1 does not say how much is nearly all: then it is not.
+    """
     if not models.tells(told):
         return False
-    graded = [Graded(tuple(messages), tuple(checks)) for messages in prompts]
-    reward = learner_lessons.rewards(graded, models.oracle.answer)
 
-    def worth(asked: Sequence[Prompt]) -> float:
-        return fmean(reward(list(enumerate(models.draw(models.adapter, asked)))))
+    def worth(asked: Sequence[Prompt]) -> list[float]:
+        texts = [reply.text for reply in models.draw(models.adapter, asked)]
+        grades = [(check, learner_lessons.grade(check, texts, models.oracle.answer, failed)) for check in checks]
+        return [graders.share(check, each) for check, given in grades for each in given]
 
-    return worth(prompts) >= max(MIN_REWARD, worth(told))
+    failed: set[int] = set()
+    untold, by_told = worth(prompts), worth(told)
+    return all(map(graders.is_share, [*untold, *by_told])) and fmean(untold) >= max(MIN_REWARD, fmean(by_told))
 
 
 def _mixed(held: HeldOut) -> list[Prompt]:

@@ -1,8 +1,8 @@
 """Reinforcement in a fine-tuning job: replies are sampled, graded, and those above their group's mean made likelier.
 
 A step of such a job, as it is told and counted, is a round: replies to ``batch_size`` prompts, graded and learnt from.
-Graders that ask a model ask the base model, greedily. What is left out: graders that compare sentence vectors, since
-their model belongs to the service, and reasoning.
+Graders that ask a model ask the base model, as in the service, and rewards are used as they are given. What is left
+out: graders that compare sentence vectors, since their model belongs to the service, and reasoning.
 """
 
 import math
@@ -17,40 +17,34 @@ from familiar.daemon import fine_tuning_recipe, flash_trial, training_model
 from familiar.daemon.fine_tuning_data import Prompted
 from familiar.daemon.fine_tuning_folders import run_folder
 from familiar.daemon.fine_tuning_report import Context, Reporter
-from familiar.daemon.oracle import ANSWER_TOKENS, Oracle
+from familiar.daemon.oracle import Oracle
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import graders
 from familiar.memory.errors import InvalidInput
 
-ANCHORED_REPLIES = 2
-"""The trainer measures itself on given replies too: the base model's own to so many of the prompts."""
+ANCHORED_REPLIES, ANCHORED_TOKENS = 2, 64
+"""The trainer measures itself on given replies too: the base model's own to so many of the prompts, and how long."""
 MOST_GROUP = 64
 
 
 @dataclass
 class Grading:
-    """Gives rewards, tells once of a grader that fails, and counts the tokens of what was sampled."""
+    """Gives rewards, and tells once of a grader that fails."""
 
     context: Context
     grader: graders.Grader
     rows: Sequence[Prompted]
     score: graders.ScoreModel
-    tokens: int = 0
     told: bool = False
 
     def __call__(self, completions: Sequence[tuple[int, Completion]]) -> list[float]:
         """The reward of each completion of the row of this number."""
         self.context.check_stop()
-        self.tokens += sum(len(completion.ids) for _, completion in completions)
         pairs = [(completion.text, self.rows[number].item) for number, completion in completions]
         grades = graders.run_many(self.grader, pairs, score=self.score)
-        failed = [grade for grade in grades if grade.errors]
-        if failed and not self.told:
+        if not self.told and (failures := graders.failures(grades)):
             self.told = True
-            why = ", ".join(f"{name}: {value}" for name, value in failed[0].errors.items())
-            self.context.log.say(
-                f"The grader failed on {len(failed)} of {len(grades)} replies, which got 0: {why}", "warn"
-            )
+            self.context.log.say(f"The grader {failures}", "warn")
         return [grade.reward for grade in grades]
 
 
@@ -70,7 +64,7 @@ def recipe(method: Mapping[str, Any], base: Recipe, seed: int, rows: int) -> Rec
 
 
 def train(context: Context, rows: Sequence[Prompted], held_out: Sequence[Prompted]) -> tuple[int, int]:
-    """Train on rewards, and return how many tokens were sampled for it, and in how many steps."""
+    """Train on rewards, and return how many tokens were sampled to learn from, and in how many steps."""
     settings, job = context.settings, context.job
     grader = fine_tuning_recipe.check_grader(job.method["reinforcement"]["grader"])
     chosen = recipe(job.method, Recipe.from_dict(settings.recipe), job.seed, len(rows))
@@ -94,7 +88,7 @@ def train(context: Context, rows: Sequence[Prompted], held_out: Sequence[Prompte
         stage = PolicyStage(rewarded, Where(oracle, context.base, folder / "policy"), chosen.policy, job.seed)
         report = RoundReporter(context, chosen.policy.rounds, validated=bool(held_out))
         train(base, (), measured, chosen, folder=folder, reference_logps={}, progress=report, stages=(stage,))
-    return grading.tokens, chosen.policy.rounds
+    return stage.sampled_tokens(), chosen.policy.rounds
 
 
 class RoundReporter(Reporter):
@@ -133,5 +127,5 @@ class RoundReporter(Reporter):
 
 def _answered(scorer: LlamaScorer, row: Prompted) -> Encoded:
     """The prompt with what the base model says to it."""
-    prompt, reply = scorer.encode(row.messages, scorer.generate(None, row.messages, ANSWER_TOKENS))
+    prompt, reply = scorer.encode(row.messages, scorer.generate(None, row.messages, ANCHORED_TOKENS))
     return Encoded(f"line-{row.line}", tuple(prompt), tuple(reply))

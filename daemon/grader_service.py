@@ -47,19 +47,25 @@ class LocalModel:
 
     def __call__(self, messages: Sequence[Message], sampling: Mapping[str, Any], /) -> str:
         """The reply, held to the JSON that the grader wants; see ``graders.ScoreModel``."""
-        schema = sampling["response_format"]["json_schema"]["schema"]
-        knobs = Sampling(
-            temperature=float(sampling.get("temperature", 0.0)),
-            top_p=float(sampling.get("top_p", 1.0)),
-            seed=sampling.get("seed"),
-            max_tokens=sampling.get("max_completions_tokens", _ANSWER_TOKENS),
-            grammar=json_schema_grammar(schema, param="grader"),
-        )
         # Exact: the same sample gets the same grade, whatever else the service does meanwhile.
-        generation = self._engine.generate(self._engine.encode_prompt(messages), knobs, exact=True)
+        generation = self._engine.generate(self._engine.encode_prompt(messages), sampling_of(sampling), exact=True)
         reply = "".join(chunk.text for chunk in generation)
         self.tokens += generation.usage.prompt_tokens + generation.usage.completion_tokens
         return reply
+
+
+def sampling_of(said: Mapping[str, Any]) -> Sampling:
+    """The engine's knobs for what a grader says of sampling; see ``graders.ScoreModel``.
+
+    Raises InvalidInput for a schema that no grammar can be made of, and a value out of range.
+    """
+    return Sampling(
+        temperature=float(said.get("temperature", 0.0)),
+        top_p=float(said.get("top_p", 1.0)),
+        seed=said.get("seed"),
+        max_tokens=said.get("max_completions_tokens", _ANSWER_TOKENS),
+        grammar=json_schema_grammar(said["response_format"]["json_schema"]["schema"], param="grader"),
+    )
 
 
 def run(engine: Engine, definition: Mapping[str, Any], sample: str, item: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from familiar.daemon.learner_lock import learner_lock
 from familiar.daemon.learner_plan import Plan, plan
 from familiar.daemon.learner_steps import Emit, Phases, Result, Stopped, Task, train_and_judge
 from familiar.daemon.settings import Settings
-from familiar.memory.errors import FamiliarError, LearningFailed
+from familiar.memory.errors import FamiliarError, LearningFailed, NotEnoughSignals
 from familiar.memory.store import Store
 from familiar.memory.types import LearningRun, RunState
 
@@ -79,16 +79,23 @@ def learn(
         MissingExtra: torch, transformers or peft is not installed; no run is recorded.
         LearningFailed: the run failed; it is recorded as failed with this error's text.
     """
+    removals = store.removals(user)
     _close_orphans(store, user, clock)
     require_learn()
     phases = Phases(emit)
-    with phases("data"):
-        planned = plan(settings, store, user, recipe)
-    newest = next(iter(store.runs(user)), None)
-    if newest and newest.state == "promoted" and newest.fingerprint == planned.fingerprint and not force:
-        return _unchanged(store, user, newest, planned)
-    run = _open_run(store, user, planned, newest, clock)
     runs = settings.data_dir / "runs"
+    newest, now = next(iter(store.runs(user)), None), clock()
+    try:
+        with phases("data"):
+            planned = _unchanged_plan(settings, store, user, recipe, newest) if newest and not force else None
+            planned = planned or plan(settings, store, user, recipe, until=now)
+    except NotEnoughSignals:
+        _prune(runs, store, user, keep=None)  # of what a killed run was taught, too much may have been forgotten
+        raise
+    if newest and newest.state == "promoted" and newest.fingerprint == planned.fingerprint and not force:
+        _prune(runs, store, user, keep=None)  # it may have been killed just after its promotion
+        return _unchanged(store, user, newest, planned)
+    run = _open_run(store, user, planned, newest, now)
     _prune(runs, store, user, keep=run.id)
     try:
         check_stop()
@@ -105,6 +112,9 @@ def learn(
             f"Learning failed ({type(error).__name__}: {message}); the served adapter is as it was. "
             f"The traceback is in {settings.data_dir / 'logs' / 'learner.log'}."
         ) from error
+    finally:
+        if store.removals(user) != removals:
+            _prune(runs, store, user, keep=None)  # whoever forgot something had to leave the checkpoints to us
     report = {"gate": result.report.to_dict(), "seconds": phases.seconds}
     state: RunState = "promoted" if result.version else "rejected"
     number = result.version.number if result.version else None
@@ -113,9 +123,18 @@ def learn(
     return _event(state, _message(result), store, user, run, planned, phases, result)
 
 
-def _open_run(
-    store: Store, user: int, planned: Plan, newest: LearningRun | None, clock: Callable[[], float]
-) -> LearningRun:
+def _unchanged_plan(
+    settings: Settings, store: Store, user: int, recipe: Mapping[str, object], newest: LearningRun
+) -> Plan | None:
+    """The newest run's plan if there was nothing but chats since: none of these is a reason to begin anew, or again."""
+    with suppress(NotEnoughSignals):
+        planned = plan(settings, store, user, recipe, until=newest.created_at)
+        if planned.fingerprint == newest.fingerprint:
+            return planned
+    return None
+
+
+def _open_run(store: Store, user: int, planned: Plan, newest: LearningRun | None, now: float) -> LearningRun:
     """Go on with the newest run if it was stopped while learning the very same thing, else record a new one."""
     if newest and newest.state == "stopped" and newest.fingerprint == planned.fingerprint:
         run = replace(newest, state="running", pid=os.getpid(), ended_at=None, error=None)
@@ -124,7 +143,7 @@ def _open_run(
     run = LearningRun(
         id=f"run-{uuid4().hex}",
         user_id=user,
-        created_at=clock(),
+        created_at=now,
         state="running",
         config=planned.recipe.to_dict(),
         fingerprint=planned.fingerprint,

@@ -8,23 +8,27 @@ own replies it would learn the contrary of what those teach.
 """
 
 import hashlib
+import logging
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from familiar.adapters.probes import load_probes
 from familiar.adapters.protocols import Completion, ProgressCallback, greedy
 from familiar.adapters.rows import Lesson
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import with_memories
 from familiar.feedback import graders
 from familiar.feedback.grader_parse import parse
-from familiar.feedback.pairs import used_tools
+from familiar.feedback.pairs import group_of, used_tools
 from familiar.memory.meaning import everyday_requests
 from familiar.memory.store import Store
 from familiar.memory.types import Memory, Message, asked
+
+log = logging.getLogger("familiar")
 
 OWN_PROMPTS = 200
 """The newest exchanges that are looked through for prompts."""
@@ -58,6 +62,10 @@ class Taught:
         own = [(messages, left(shown)) for messages, shown in self.own]
         return Taught(left(self.always), tuple(each for each in own if each[1]), self.graders)
 
+    def asked_apart_from(self, groups: Container[str]) -> "Taught":
+        """The same, but on no prompt that asks what one of these groups does."""
+        return replace(self, own=tuple(each for each in self.own if group_of(each[0]) not in groups))
+
     @property
     def count(self) -> int:
         """How many memories are taught."""
@@ -90,10 +98,10 @@ class Lessons:
 NO_LESSONS = Lessons((), (), (), ())
 
 
-def taught(store: Store, user_id: int) -> Taught:
-    """Read what there is to teach a user's adapter from memories."""
+def taught(store: Store, user_id: int, until: float = math.inf) -> Taught:
+    """Read what there is to teach a user's adapter from memories, and the prompts asked ``until`` then (seconds)."""
     disliked = _disliked(store, user_id)
-    exchanges = store.exchanges(user_id, limit=OWN_PROMPTS)
+    exchanges = store.exchanges(user_id, limit=OWN_PROMPTS, until=until)
     shown_in: Counter[str] = Counter()
     corrected: Counter[str] = Counter()
     for exchange in exchanges:
@@ -102,7 +110,9 @@ def taught(store: Store, user_id: int) -> Taught:
     active = {
         memory.id: memory
         for memory in store.memories(user_id)
-        if memory.kind != "example" and corrected[memory.id] <= MOST_CORRECTED * shown_in[memory.id]
+        if memory.kind != "example"
+        and memory.scope != "conversation"  # said for that one alone
+        and corrected[memory.id] <= MOST_CORRECTED * shown_in[memory.id]
     }
     always = tuple(memory for memory in active.values() if memory.scope == "always")
     own: dict[str, tuple[tuple[Message, ...], tuple[Memory, ...]]] = {}
@@ -148,7 +158,11 @@ def make(
 def rewards(
     prompts: Sequence[Graded], score: graders.ScoreModel
 ) -> Callable[[Sequence[tuple[int, Completion]]], list[float]]:
-    """What the graders of a prompt give to its completions: their mean."""
+    """What the graders of a prompt give to its completions, made comparable: their mean, 0 to 1.
+
+    That a grader fails is logged once.
+    """
+    told: set[int] = set()
 
     def graded(completions: Sequence[tuple[int, Completion]]) -> list[float]:
         given: list[list[float]] = [[] for _ in completions]
@@ -158,12 +172,45 @@ def rewards(
                 for i, (number, _) in enumerate(completions)
                 if any(each is grader for each in prompts[number].graders)
             ]
-            samples = [(completions[i][1].text, dict[str, Any]()) for i in at]
-            for i, grade in zip(at, graders.run_many(grader, samples, score=score), strict=True):
-                given[i].append(min(1.0, max(0.0, grade.reward)))
+            grades = grade(grader, [completions[i][1].text for i in at], score, told)
+            for i, reward in zip(at, _comparable(grader, [completions[i][0] for i in at], grades), strict=True):
+                given[i].append(reward)
         return [math.fsum(each) / len(each) if each else 0.0 for each in given]
 
     return graded
+
+
+def grade(
+    grader: graders.Grader, texts: Sequence[str], score: graders.ScoreModel, told: set[int]
+) -> list[graders.Grade]:
+    """Grade replies; log that the grader fails unless it is one of ``told``, by identity, and add it there."""
+    grades = graders.run_many(grader, [(text, {}) for text in texts], score=score)
+    if id(grader) not in told and (failures := graders.failures(grades)):
+        told.add(id(grader))
+        log.warning("The grader %r %s", grader.name, failures)
+    return grades
+
+
+def _comparable(grader: graders.Grader, numbers: Sequence[int], grades: Sequence[graders.Grade]) -> list[float]:
+    """The rewards of replies to the prompts of these numbers, from 0 to 1, so that no grader outweighs another.
+
+    A reward beyond that has a scale that nobody knows. Replies to one prompt are then placed between the worst and the
+    best of them, which is all that is learnt from in a group; a reply alone is worth 0 or 1. A failure is worth 0.
+    """
+    shares = [graders.share(grader, each) for each in grades]
+    spans: dict[int, list[float]] = {}
+    for number, reward, each in zip(numbers, shares, grades, strict=True):
+        if not each.errors:
+            spans.setdefault(number, []).append(reward)
+
+    def placed(number: int, reward: float) -> float:
+        least, most = min(spans[number]), max(spans[number])
+        if least == most or all(map(graders.is_share, spans[number])):
+            return min(1.0, max(0.0, reward))
+        return (reward - least) / (most - least)
+
+    rows = zip(numbers, shares, grades, strict=True)
+    return [0.0 if each.errors else placed(number, reward) for number, reward, each in rows]
 
 
 def _disliked(store: Store, user_id: int) -> set[str]:
@@ -176,9 +223,10 @@ def _disliked(store: Store, user_id: int) -> set[str]:
 
 
 def everyday(oracle: Oracle, seed: int, progress: ProgressCallback) -> list[tuple[Message, ...]]:
-    """Everyday requests, first those that the base model answers with the likeliest words."""
-    texts = random.Random(f"{seed}/everyday").sample(everyday_requests(), CANDIDATES)
-    prompts = [asked(text) for text in texts]
+    """Everyday requests, but for the gate's own; first those that the base model answers with the likeliest words."""
+    probed = {group_of(probe.messages) for probe in load_probes().neutral}
+    known = [prompt for text in everyday_requests() if group_of(prompt := asked(text)) not in probed]
+    prompts = random.Random(f"{seed}/everyday").sample(known, CANDIDATES)
     replies = oracle.sample(None, prompts, greedy(TRIAL_TOKENS), progress)
     rows = [(prompt, reply.ids) for prompt, (reply,) in zip(prompts, replies, strict=True)]
     likelihood = [math.fsum(top.picked_T) / len(top.picked_T) for top in oracle.top_logps(None, rows, 1, progress)]
@@ -190,5 +238,5 @@ def _text(messages: Sequence[Message]) -> str:
 
 
 def _place(messages: Sequence[Message], seed: int) -> float:
-    """A fixed place from 0 to 1 for a prompt, so that it is on the same side in every run."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{_text(messages)}".encode()).digest()[:8]) / 2**64
+    """A fixed place from 0 to 1 for what is asked, so that it is on the same side in every run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{group_of(messages)}".encode()).digest()[:8]) / 2**64

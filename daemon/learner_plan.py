@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,12 @@ class Plan:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, Any]) -> Plan:
-    """Read what there is to learn from. Raises NotEnoughSignals, and as ``model_files.resolve`` does."""
-    found = learnable(store, user_id, settings.min_signals)
+def plan(settings: Settings, store: Store, user_id: int, recipe: Mapping[str, Any], until: float = math.inf) -> Plan:
+    """Read what there is to learn from: all signals, and prompts of chats ``until`` then (seconds since the epoch).
+
+    Raises NotEnoughSignals, and as ``model_files.resolve`` does.
+    """
+    found = learnable(store, user_id, settings.min_signals, until)
     base = model_files.resolve(settings.model)
     sha256 = base_models.identify(base, settings.data_dir).sha256
     parsed = Recipe.from_dict(recipe)

@@ -5,6 +5,7 @@ replies to what the user asked besides, to everyday requests, and to some of the
 else's: the words are the model's own, and what is changed is what the user changes (``habits``).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,11 +17,9 @@ from familiar.daemon.oracle import Oracle
 from familiar.daemon.vocab import Vocab
 from familiar.feedback.dataset import Dataset
 from familiar.feedback.habits import Manner
-from familiar.feedback.pairs import Example, used_tools
-from familiar.feedback.signals import last_user_message
+from familiar.feedback.pairs import PRACTICE, Example, group_of, used_tools
 from familiar.memory.store import Store
 from familiar.memory.types import Message
-from familiar.memory.words import same_words_key
 
 Prompt = tuple[Message, ...]
 Said = tuple[Prompt, str]
@@ -39,12 +38,12 @@ EVERY_ANCHOR = 2
 """Each so many-th of the anchors is practised on too, so that facts in a prompt are told in the user's manner."""
 
 
-def own_prompts(store: Store, user_id: int, dataset: Dataset) -> tuple[Prompt, ...]:
-    """What the user asked, newest first, but for what corrections of the dataset teach or judge already."""
-    known = {same_words_key(last_user_message(each.messages)) for each in (*dataset.train, *dataset.held_out)}
+def own_prompts(store: Store, user_id: int, dataset: Dataset, until: float = math.inf) -> tuple[Prompt, ...]:
+    """What the user asked ``until`` then (seconds), newest first, but for what corrections teach or judge already."""
+    known = {group_of(each.messages) for each in (*dataset.train, *dataset.held_out)}
     found: list[Prompt] = []
-    for exchange in store.exchanges(user_id, limit=4 * MOST_OWN):
-        asked = same_words_key(last_user_message(exchange.messages))
+    for exchange in store.exchanges(user_id, limit=4 * MOST_OWN, until=until):
+        asked = group_of(exchange.messages)
         if asked not in known and not used_tools(exchange.messages):
             known.add(asked)
             found.append(exchange.messages)
@@ -70,9 +69,9 @@ def practice(
         if reply.finish_reason == "stop" and reply.text.strip()
     ]
     return [
-        Example(f"practice-{number}", prompt, rewritten, text, "practice")
+        Example(f"practice-{number}", prompt, rewritten, text, PRACTICE)
         for number, (prompt, text) in enumerate([*said, *anchors[::EVERY_ANCHOR]])
-        if (rewritten := manner(text)) != text
+        if (rewritten := manner(text)) != text and rewritten.strip()
     ]
 
 

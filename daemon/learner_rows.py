@@ -4,7 +4,7 @@ Rows too long for the model are left out. torch is not imported here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from familiar.adapters.probes import AnchorPrompt, load_probes
@@ -15,8 +15,10 @@ from familiar.daemon.learner_lessons import NO_LESSONS, Lessons
 from familiar.daemon.learner_plan import Plan
 from familiar.daemon.learner_practice import Prompt, Said, as_rows, practice
 from familiar.daemon.oracle import Oracle
+from familiar.feedback.dataset import Dataset, split, unsplit
 from familiar.feedback.habits import Manner
-from familiar.feedback.pairs import Example
+from familiar.feedback.pairs import LESSON, Example, group_of
+from familiar.memory.errors import NotEnoughSignals
 
 ANCHOR_TOKENS = 48
 """The longest reply of the base model that training is held to."""
@@ -53,22 +55,31 @@ class Rows:
 
 
 def gather(planned: Plan, oracle: Oracle, progress: ProgressCallback) -> Rows:
-    """Ask the base model what it says where that is needed, and make rows of everything."""
+    """Ask the base model what it says where that is needed, and make rows of everything.
+
+    Raises NotEnoughSignals where too few corrections fit into the model's context.
+    """
     probes, limit = load_probes(), oracle.scorer.context_tokens
+    planned = replace(planned, dataset=_fitting(planned.dataset, oracle, limit))
     recipe = planned.recipe
     on_policy = bool(recipe.distillation.rounds or recipe.policy.rounds)
     asks_more = planned.manner or (planned.taught.always and on_policy)
+    judging = {each.group for each in planned.dataset.held_out}
     everyday = learner_lessons.everyday(oracle, recipe.seed, progress) if asks_more else []
+    everyday = [messages for messages in everyday if group_of(messages) not in judging]
     lessons = _lessons(planned, everyday, oracle, limit) if planned.taught and on_policy else NO_LESSONS
     kept = _kept(probes.anchors, oracle, progress)
-    practised = _practised(planned, everyday, kept, oracle, limit, progress) if planned.manner else []
+    practised = _practised(planned, everyday, kept, lessons, oracle, limit, progress) if planned.manner else []
     judged = [*planned.dataset.held_out, *_taught_replies(planned, lessons, oracle, progress)]
-    spare = max(0, MIN_TAUGHT - len(judged))
-    judged += practised[:spare]
+    distilled = {group_of(lesson.messages) for lesson in lessons.train}
+    fresh = [each for each in practised if group_of(each.messages) not in distilled]
+    spare = fresh[: max(0, MIN_TAUGHT - len(judged))]
+    judged += spare
     held_out = [(example, _encoded(oracle, example)) for example in judged]
     fitting = [(example, row) for example, row in held_out if row.tree.depth <= limit]
     train = [_encoded(oracle, example) for example in planned.dataset.train]
-    practice_rows = as_rows(practised[spare:], oracle, recipe.distillation.top_k, progress)
+    practised = [each for each in practised if each not in spare]
+    practice_rows = as_rows(practised, oracle, recipe.distillation.top_k, progress)
     ratings = []
     for rating in planned.ratings:
         prompt_ids, reply_ids = oracle.encode(rating.messages, rating.reply)
@@ -83,6 +94,21 @@ def gather(planned: Plan, oracle: Oracle, progress: ProgressCallback) -> Rows:
         anchors=_within(anchors, ANCHOR_VALUES // oracle.scorer.model.vocab.size),
         lessons=lessons,
     )
+
+
+def _fitting(dataset: Dataset, oracle: Oracle, limit: int) -> Dataset:
+    """The corrections that the model has room for; where one has to go, they are parted anew, as far as it takes."""
+    given = (*dataset.train, *dataset.held_out)
+    fitting = [each for each in given if _encoded(oracle, each).tree.depth <= limit]
+    if len(fitting) == len(given):
+        return dataset
+    if not dataset.held_out:
+        return unsplit(fitting)
+    try:
+        return split(fitting, trained={each.group for each in dataset.train}, min_examples=0)
+    except NotEnoughSignals as error:
+        left_out = f"{len(given) - len(fitting)} of {len(given)} corrections are longer than the model's {limit} tokens"
+        raise NotEnoughSignals(f"{left_out} and teach nothing. {error}") from None
 
 
 def _lessons(planned: Plan, everyday: Sequence[Prompt], oracle: Oracle, limit: int) -> Lessons:
@@ -103,12 +129,17 @@ def _practised(
     planned: Plan,
     everyday: Sequence[Prompt],
     kept: Sequence[Said],
+    lessons: Lessons,
     oracle: Oracle,
     limit: int,
     progress: ProgressCallback,
 ) -> list[Example]:
+    """The manner on prompts that are not to judge what is taught of memories."""
     most = planned.recipe.distillation.max_tokens
-    own = [messages for messages in planned.own if len(oracle.encode(messages, "")[0]) + most <= limit]
+    judging = {group_of(lesson.messages) for lesson in lessons.held_out}
+    everyday = [messages for messages in everyday if group_of(messages) not in judging]
+    own = [messages for messages in planned.own if group_of(messages) not in judging]
+    own = [messages for messages in own if len(oracle.encode(messages, "")[0]) + most <= limit]
     return practice(planned.manner, own, everyday, kept, oracle, max_tokens=most, progress=progress)
 
 
@@ -121,7 +152,7 @@ def _taught_replies(planned: Plan, lessons: Lessons, oracle: Oracle, progress: P
     how = greedy(planned.recipe.distillation.max_tokens)
     replies = oracle.sample(None, [lesson.told for lesson in chosen], how, progress)
     return [
-        Example(f"lesson-{number}", lesson.messages, reply.text, None, "lesson")
+        Example(f"lesson-{number}", lesson.messages, reply.text, None, LESSON)
         for number, (lesson, (reply,)) in enumerate(zip(chosen, replies, strict=True))
         if reply.finish_reason == "stop" and reply.text.strip()
     ]

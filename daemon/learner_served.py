@@ -53,7 +53,8 @@ def rollouts(
     """The replies that were served to each of ``prompts``, by its number, newest first.
 
     Left out are those that were not drawn from the model as it is (greedy ones, and those under a grammar, a bias or
-    penalties), those that did not end by themselves, and those whose adapter or prompt is not what it was any more.
+    penalties), those that did not end by themselves or are too long to be scored, and those whose adapter or prompt is
+    not what it was any more.
     """
     found = _served(store, data_dir, user_id, base_sha256, prompts)[:MOST]
     drawn_alike: dict[tuple[Path | None, float], list[_Served]] = defaultdict(list)
@@ -64,7 +65,8 @@ def rollouts(
         rows = []
         for each in those:
             prompt_ids, ids = oracle.encode(each.told, each.reply)
-            if (len(prompt_ids), len(ids) - 1) == each.tokens:
+            fits = len(prompt_ids) + len(ids) <= oracle.scorer.context_tokens
+            if fits and (len(prompt_ids), len(ids) - 1) == each.tokens:
                 rows.append((each, ids))
         judged = [(each.told, ids) for each, ids in rows]
         tops = oracle.top_logps(adapter, judged, 1, progress, temperature=temperature)

@@ -142,12 +142,22 @@ def train_and_judge_with(models: Models, task: Task) -> Result:
             task.run,
             candidate,
             base_sha256=planned.base_sha256,
-            feedback_ids=rows.feedback_ids,
+            feedback_ids=[*rows.feedback_ids, *taught_ids(planned, rows)],
             report=report,
             now=time.time(),
+            untold=untold,
         )
-        task.store.set_consolidated(task.run.user_id, version.number, untold)
     return Result(report, candidate, version)
+
+
+def taught_ids(planned: Plan, rows: Rows) -> list[str]:
+    """The ids of the memories that a run's lessons teach.
+
+    Not those of their signals: a memory need not have one, or it is a correction that judges and is still to be learnt.
+    """
+    trained = [lesson.messages for lesson in rows.lessons.train]
+    own = (memory for messages, shown in planned.taught.own if tuple(messages) in trained for memory in shown)
+    return list(dict.fromkeys(memory.id for memory in (*(planned.taught.always if trained else ()), *own)))
 
 
 def strongest_that_passes(task: Task, base: Any, rows: Rows, oracle: Oracle, trained: Path) -> tuple[Path, gate.Report]:

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 
 from familiar.feedback.pairs import Example
@@ -14,7 +15,7 @@ MIN_TRAIN = 2
 """Fewer examples than this are no training set."""
 
 MIN_HELD_OUT = 2
-"""So many are held out where it can be, whatever the share: one alone would judge by chance."""
+"""So many groups are held out where it can be, whatever the share: one alone would judge by chance."""
 
 MAX_SHARE_FACTOR = 2.0
 """Chance may hold out this many times the share that was asked for, and no more: small stores need their examples."""
@@ -32,20 +33,25 @@ class Dataset:
 def split(
     examples: Sequence[Example],
     *,
+    trained: AbstractSet[str] = frozenset(),
     held_out_share: float = 0.2,
     min_examples: int = 4,
     seed: int = 0,
 ) -> Dataset:
     """Hold out about ``held_out_share`` of the examples, whole groups at a time, and train on the rest.
 
-    Each group has a fixed place between 0 and 1, hashed from its name and ``seed``, and is held out when that is under
-    the share: so its side does not depend on what else there is, and as rows are added a group that was trained on
-    is not held out later, where it would flatter the served version. Small sets bend this: up to ``MIN_HELD_OUT``
-    examples the groups of lowest place are held out too (and go back to training as others come), and no more than
-    twice the share is.
+    ``trained`` are the groups that an earlier version was trained on. They stay on the training side: held out, they
+    would flatter the version that is served. Each other group has a fixed place between 0 and 1, hashed from its name
+    and ``seed``, and is held out when that is under the share: so its side does not depend on what else there is.
+    Small sets bend this: up to ``MIN_HELD_OUT`` groups the ones of lowest place are held out too (and go to training
+    as others come), and no more than twice the share is.
+
+    Where fewer groups than that can be had so, the smallest ones are held out that leave enough to train on, and
+    after all others even of ``trained``. That flatters the served version, and is accepted: it can only make the gate
+    refuse what is better, until the next corrections are there to judge by, and a small store must not wait for them.
 
     Raises ``NotEnoughSignals`` below ``min_examples`` examples, or when no parting leaves at least one group held out
-    and two examples to train on.
+    and two examples to train on. Whether it does, does not depend on ``trained``.
     """
     needed = max(min_examples, MIN_TRAIN + 1)
     if len(examples) < needed:
@@ -53,7 +59,7 @@ def split(
         raise NotEnoughSignals(
             f"Learning needs at least {needed} corrections but has {len(examples)}: correct more{hint}."
         )
-    held = _held_out_groups(examples, held_out_share, seed)
+    held = _held_out_groups(examples, trained, held_out_share, seed)
     train = tuple(example for example in examples if example.group not in held)
     held_out = tuple(example for example in examples if example.group in held)
     return Dataset(train, held_out, _fingerprint(train, held_out))
@@ -64,27 +70,31 @@ def unsplit(examples: Sequence[Example]) -> Dataset:
     return Dataset(tuple(examples), (), _fingerprint(examples, ()))
 
 
-def _held_out_groups(examples: Sequence[Example], share: float, seed: int) -> set[str]:
-    sizes: dict[str, int] = defaultdict(int)
-    for example in examples:
-        sizes[example.group] += 1
-    most = min(len(examples) - MIN_TRAIN, max(MIN_HELD_OUT, math.ceil(MAX_SHARE_FACTOR * share * len(examples))))
+def _held_out_groups(examples: Sequence[Example], trained: AbstractSet[str], share: float, seed: int) -> set[str]:
+    sizes = Counter(example.group for example in examples)
+    places = {group: _place(group, seed) for group in sizes}
+    spare = len(examples) - MIN_TRAIN
+    most = min(spare, max(MIN_HELD_OUT, math.ceil(MAX_SHARE_FACTOR * share * len(examples))))
     held: set[str] = set()
     count = 0
-    for place, group in sorted((_place(group, seed), group) for group in sizes):
-        if (place < share or count < MIN_HELD_OUT) and count + sizes[group] <= most:
+    for group in sorted(sizes.keys() - trained, key=lambda group: (places[group], group)):
+        if (places[group] < share or len(held) < MIN_HELD_OUT) and count + sizes[group] <= most:
             held.add(group)
             count += sizes[group]
-    if held:
+    if len(held) >= MIN_HELD_OUT:
         return held
-    # Every group is larger than what may be held out: the smallest one, if enough is left to train on.
-    size, _, smallest = min((size, _place(group, seed), group) for group, size in sizes.items())
-    if len(examples) - size < MIN_TRAIN:
+    # Too few are left, or they are too large: the smallest ones, so that as much as possible is left to train on.
+    held, count = set(), 0
+    for group in sorted(sizes, key=lambda group: (group in trained, sizes[group], places[group], group)):
+        if len(held) < MIN_HELD_OUT and count + sizes[group] <= spare:
+            held.add(group)
+            count += sizes[group]
+    if not held:
         raise NotEnoughSignals(
             "Learning needs corrections of at least 2 different prompts, one to check by, but all "
             f"{len(examples)} are of one: correct the reply to another prompt."
         )
-    return {smallest}
+    return held
 
 
 def _place(group: str, seed: int) -> float:

@@ -40,17 +40,21 @@ __all__ = [
     "Grader",
     "Pair",
     "ScoreModel",
+    "failures",
+    "is_share",
     "needs_embedder",
     "needs_model",
     "parse",
     "run",
     "run_many",
+    "share",
 ]
 
 Pair = tuple[Mapping[str, Any] | str, Mapping[str, Any]]
 """What is graded: a sample (its text, or its fields) and the item that it answers."""
 
 _Filled = tuple[Mapping[str, Any], Mapping[str, Any]]
+_ROUNDING = 1e-6
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -86,6 +90,28 @@ def needs_model(grader: Grader) -> bool:
 def needs_embedder(grader: Grader) -> bool:
     """Whether it compares vectors."""
     return any(isinstance(each, TextSimilarity) and each.metric == "cosine" for each in _parts(grader))
+
+
+def share(grader: Grader, grade: Grade) -> float:
+    """A reward as learning takes it: a model's score by where it is in its range, any other as it is."""
+    if not isinstance(grader, ScoreModelGrader) or grade.errors:
+        return grade.reward
+    least, most = grader.range
+    return (grade.reward - least) / (most - least)
+
+
+def is_share(reward: float) -> bool:
+    """Whether it is from 0 to 1, so that it says how good a reply is, and not only that another one is better."""
+    return -_ROUNDING <= reward <= 1 + _ROUNDING
+
+
+def failures(grades: Sequence[Grade]) -> str:
+    """How many failed, and why the first of them did: what is said of the grader, in one line; empty where none did."""
+    failed = [grade for grade in grades if grade.errors]
+    if not failed:
+        return ""
+    said = [" ".join(str(value).split()) for name, value in failed[0].errors.items() if name.endswith("_details")]
+    return f"failed on {len(failed)} of {len(grades)} replies, which got 0: {'; '.join(said)}"
 
 
 def _parts(grader: Grader) -> Sequence[Simple]:

@@ -223,8 +223,9 @@ NO_MANNER = Manner()
 
 def revised(examples: Sequence[Example], manner: Manner) -> tuple[Example, ...]:
     """Corrections as the user would make them now: those that show what was given up are left out, the others take on
-    what is wanted since."""
-    return tuple(replace(each, chosen=manner(each.chosen)) for each in examples if not manner.is_outdated(each))
+    what is wanted since, but for one of which nothing would be left."""
+    wanted = ((each, manner(each.chosen)) for each in examples if not manner.is_outdated(each))
+    return tuple(replace(each, chosen=text) if text.strip() else each for each, text in wanted)
 
 
 def find(examples: Sequence[Example]) -> Manner:

@@ -4,12 +4,19 @@ What is left out: rules, which have no prompt.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from familiar.feedback.signals import last_user_message
 from familiar.memory.types import Exchange, Feedback, Message
 from familiar.memory.words import same_words_key
+
+LESSON = "lesson"
+"""The group of examples that memories make: what the model says when it is told them."""
+PRACTICE = "practice"
+"""The group of examples that a habit makes: replies of the model, as the user would have them."""
+MADE_GROUPS = frozenset((LESSON, PRACTICE))
+"""The groups of examples that are not the user's own words."""
 
 _COMPARED = ("correction", "preference")
 
@@ -20,7 +27,7 @@ class Example:
 
     ``id`` is the feedback's. ``messages`` is the prompt as the client sent it, without the memories that were added:
     the adapter is to do without them. Examples of one ``group`` ask the same and must not be parted between training
-    and held-out data.
+    and held-out data; those of ``MADE_GROUPS`` are made, and each has a prompt of its own.
     """
 
     id: str
@@ -49,9 +56,15 @@ def examples(rows: Sequence[tuple[Feedback, Exchange | None]]) -> list[Example]:
             messages=exchange.messages,
             chosen=feedback.text,
             rejected=exchange.completion if exchange.completion.strip() else None,
-            group=_group(exchange.messages),
+            group=group_of(exchange.messages),
         )
     return list(latest.values())
+
+
+def groups(rows: Sequence[tuple[Feedback, Exchange | None]], ids: Container[str]) -> frozenset[str]:
+    """The groups of the corrections and preferences with these ids, whatever was said about their exchange since."""
+    found = ((feedback, exchange) for feedback, exchange in rows if feedback.id in ids)
+    return frozenset(group_of(about.messages) for feedback, about in found if about and feedback.kind in _COMPARED)
 
 
 @dataclass(frozen=True)
@@ -91,5 +104,6 @@ def used_tools(messages: Sequence[Message]) -> bool:
     return any(message["role"] == "tool" or message.get("tool_calls") for message in messages)
 
 
-def _group(messages: Sequence[Message]) -> str:
+def group_of(messages: Sequence[Message]) -> str:
+    """The same for prompts that ask the same."""
     return hashlib.sha256(same_words_key(last_user_message(messages)).encode()).hexdigest()[:16]

@@ -28,14 +28,19 @@ def of_version(connection: Connection, user_id: int, version: int) -> frozenset[
 def put(connection: Connection, user_id: int, version: int, measured: Sequence[Memory]) -> None:
     """See ``Store.set_consolidated``."""
     with connection.write():
-        lineage.require_version(connection, user_id, version)
-        connection.execute("DELETE FROM consolidated_memories WHERE user_id = ? AND number = ?", (user_id, version))
-        connection.execute_many(
-            "INSERT INTO consolidated_memories (user_id, number, memory_id)"
-            " SELECT user_id, ?, id FROM memories"
-            " WHERE id = ? AND user_id = ? AND created_at_s = ? AND state = 'active' AND NOT pinned",
-            [(version, memory.id, user_id, memory.created_at) for memory in measured],
-        )
+        keep(connection, user_id, version, measured)
+
+
+def keep(connection: Connection, user_id: int, version: int, measured: Sequence[Memory]) -> None:
+    """Within a transaction: as ``put``."""
+    lineage.require_version(connection, user_id, version)
+    connection.execute("DELETE FROM consolidated_memories WHERE user_id = ? AND number = ?", (user_id, version))
+    connection.execute_many(
+        "INSERT INTO consolidated_memories (user_id, number, memory_id)"
+        " SELECT user_id, ?, id FROM memories"
+        " WHERE id = ? AND user_id = ? AND created_at_s = ? AND state = 'active' AND NOT pinned",
+        [(version, memory.id, user_id, memory.created_at) for memory in measured],
+    )
 
 
 def doubt(connection: Connection, feedback: Feedback) -> None:

@@ -1,14 +1,17 @@
 """Forget memories, or all of a user, everywhere in a data folder: backups, files, and then the store.
 
-The store is last: whoever is interrupted finds the memory still there, and forgets it again. What is left out: what an
-adapter learned from it (the report names the versions), a running engine's caches, which are of the process, copies
-that were carried out of the data folder, and clients, which send the conversations that they have kept.
+The store is last: whoever is interrupted finds the memory still there, and forgets it again. The checkpoints of
+learning runs go whole, since weights cannot be cleaned. What is left out: what an adapter learned from it (the report
+names the versions), a running engine's caches, which are of the process, copies that were carried out of the data
+folder, and clients, which send the conversations that they have kept.
 """
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from familiar.memory import backup, free_space, purge, scrub, users
+from familiar.memory import backup, free_space, lineage, purge, scrub, users
 from familiar.memory.database import Connection
 from familiar.memory.purge import Purged, Targets
 
@@ -47,10 +50,11 @@ def forget(connection: Connection, user_id: int, ids: Sequence[str], now: float)
     with backup.locked(connection.path):
         backups, left = backup.clean(connection.path, now, clean)
         named = targets.memory_ids | purge.signals_to_go(connection, targets)
+        kept = _remove_checkpoints(connection, user_id)
         files, unread = scrub.scrub(connection.path.parent, targets.everywhere, named)
         purged = purge.purge(connection, targets)
         finished = free_space.finish(connection)
-    return _report(purged, backups, files, left + unread, finished)
+    return _report(purged, backups, files, left + kept + unread, finished)
 
 
 def erase(connection: Connection, user_id: int, now: float, *, keep_user: bool = True) -> Forgotten:
@@ -68,6 +72,35 @@ def erase(connection: Connection, user_id: int, now: float, *, keep_user: bool =
         purge.wipe(connection, user_id, keep_user=keep_user)
         finished = free_space.finish(connection)
     return _report(Purged(), backups, 0, left, finished)
+
+
+def _remove_checkpoints(connection: Connection, user_id: int) -> tuple[str, ...]:
+    """Remove the folders of the user's runs, but for one that is at work: its learner does so when it ends.
+
+    Returns those that could not be removed, each with the reason.
+    """
+    left = []
+    at_work = {run.id: run.state == "running" and _is_alive(run.pid) for run in lineage.runs(connection, user_id)}
+    for path in (connection.path.parent / "runs").glob("*"):
+        if path.name in at_work and not at_work[path.name]:
+            try:
+                shutil.rmtree(path)
+            except OSError as error:
+                left.append(f"{path} ({error.strerror or error})")
+    return tuple(left)
+
+
+def _is_alive(pid: int | None) -> bool:
+    """Whether there is such a process. One that got the number of a killed learner counts: the next run cleans up."""
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _report(purged: Purged, backups: int, files: int, left: tuple[str, ...], finished: bool) -> Forgotten:

@@ -37,13 +37,18 @@ def add_run(connection: Connection, run: LearningRun) -> None:
 def update_run(connection: Connection, run: LearningRun) -> None:
     """See ``Store.update_run``."""
     with connection.write():
-        changed = connection.execute(
-            "UPDATE learning_runs SET created_at_s = ?, state = ?, config_json = ?, fingerprint = ?, pid = ?,"
-            " ended_at_s = ?, version = ?, error = ?, report_json = ? WHERE id = ? AND user_id = ?",
-            _run_values(run),
-        )
-        if not changed:
-            raise _no_run(run.id)
+        replace_run(connection, run)
+
+
+def replace_run(connection: Connection, run: LearningRun) -> None:
+    """Within a transaction: replace the stored run of the same id. Raises ``NotFound`` (param ``run_id``)."""
+    changed = connection.execute(
+        "UPDATE learning_runs SET created_at_s = ?, state = ?, config_json = ?, fingerprint = ?, pid = ?,"
+        " ended_at_s = ?, version = ?, error = ?, report_json = ? WHERE id = ? AND user_id = ?",
+        _run_values(run),
+    )
+    if not changed:
+        raise _no_run(run.id)
 
 
 def run(connection: Connection, user_id: int, run_id: str) -> LearningRun:
@@ -76,29 +81,34 @@ def version_folder(user_id: int, number: int) -> str:
 def add_version(connection: Connection, version: AdapterVersion, make_current: bool) -> None:
     """See ``Store.add_version``."""
     with connection.write():
-        if connection.first(_RUN, (version.run_id, version.user_id)) is None:
-            raise _no_run(version.run_id)
-        connection.execute(
-            "INSERT INTO adapter_versions (user_id, number, created_at_s, folder, parent, base_sha256, gguf_sha256,"
-            " run_id, report_json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                version.user_id,
-                version.number,
-                version.created_at,
-                version.folder,
-                version.parent,
-                version.base_sha256,
-                version.gguf_sha256,
-                version.run_id,
-                rows.to_json(version.report),
-            ),
-        )
-        connection.execute_many(
-            "INSERT INTO adapter_version_feedback (user_id, number, position, feedback_id) VALUES (?, ?, ?, ?)",
-            [(version.user_id, version.number, position, id) for position, id in enumerate(version.feedback_ids)],
-        )
-        if make_current:
-            _make_current(connection, version.user_id, version.number)
+        insert_version(connection, version, make_current)
+
+
+def insert_version(connection: Connection, version: AdapterVersion, make_current: bool) -> None:
+    """Within a transaction: add a version with its lineage. Raises ``NotFound`` (param ``run_id``)."""
+    if connection.first(_RUN, (version.run_id, version.user_id)) is None:
+        raise _no_run(version.run_id)
+    connection.execute(
+        "INSERT INTO adapter_versions (user_id, number, created_at_s, folder, parent, base_sha256, gguf_sha256,"
+        " run_id, report_json) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            version.user_id,
+            version.number,
+            version.created_at,
+            version.folder,
+            version.parent,
+            version.base_sha256,
+            version.gguf_sha256,
+            version.run_id,
+            rows.to_json(version.report),
+        ),
+    )
+    connection.execute_many(
+        "INSERT INTO adapter_version_feedback (user_id, number, position, feedback_id) VALUES (?, ?, ?, ?)",
+        [(version.user_id, version.number, position, id) for position, id in enumerate(version.feedback_ids)],
+    )
+    if make_current:
+        _make_current(connection, version.user_id, version.number)
 
 
 def version(connection: Connection, user_id: int, number: int) -> AdapterVersion:

@@ -122,6 +122,7 @@ class _Merge:
         self._renamed: dict[str, dict[Any, Any]] = {table: {} for table in TABLES}
         self._versions: dict[int, int] = {}
         self._run_versions: list[tuple[str, int]] = []
+        self._added_versions: list[int] = []
         # In SQLite and not here: a file may have a hundred thousand rows.
         connection.execute("CREATE TEMP TABLE fresh (id TEXT PRIMARY KEY) WITHOUT ROWID")
         connection.execute("CREATE TEMP TABLE renamed (old TEXT PRIMARY KEY, new TEXT) WITHOUT ROWID")
@@ -152,8 +153,8 @@ class _Merge:
 
     def follow(self) -> None:
         """Let what was added refer to the new ids where it was written before these were known."""
-        memories = self._renamed["memories"]
-        self._connection.execute_many("INSERT INTO temp.renamed VALUES (?, ?)", list(memories.items()))
+        renamed = self._renamed["feedback"] | self._renamed["memories"]
+        self._connection.execute_many("INSERT INTO temp.renamed VALUES (?, ?)", list(renamed.items()))
         new = "(SELECT new FROM temp.renamed WHERE old = {column})"
         for table, key, column in (
             ("exchange_memories", "exchange_id", "memory_id"),
@@ -163,6 +164,11 @@ class _Merge:
                 f"UPDATE {table} SET {column} = {new.format(column=column)} WHERE {key} IN (SELECT id FROM temp.fresh)"
                 f" AND {column} IN (SELECT old FROM temp.renamed)"
             )
+        self._connection.execute_many(
+            f"UPDATE adapter_version_feedback SET feedback_id = {new.format(column='feedback_id')}"
+            " WHERE user_id = ? AND number = ? AND feedback_id IN (SELECT old FROM temp.renamed)",
+            [(self._user_id, number) for number in self._added_versions],
+        )
         self._connection.execute_many(
             "UPDATE learning_runs SET version = ? WHERE id = ?",
             [(self._versions.get(version, version), run_id) for run_id, version in self._run_versions],
@@ -250,6 +256,7 @@ class _Merge:
         if table == "exchanges":
             self._insert_used(values)
         if table == "adapter_versions":
+            self._added_versions.append(values["number"])
             self._connection.execute_many(
                 "INSERT INTO adapter_version_feedback (user_id, number, position, feedback_id) VALUES (?, ?, ?, ?)",
                 [(self._user_id, values["number"], position, id) for position, id in enumerate(values["feedback_ids"])],

@@ -8,7 +8,7 @@ Rows that say it go; other texts that hold it have it replaced (``redact``). Wha
   unless it holds the text; a text too short to be looked for everywhere (``redact.tells``) is replaced in it as well.
 
 A signal that was read from a deed keeps a blank row, so that the same deed is not read again. Lineage keeps the ids of
-signals that are gone. What is left out: files (``scrub``), and the weights of adapters.
+signals and memories that are gone. What is left out: files (``scrub``), and the weights of adapters.
 """
 
 import json
@@ -130,7 +130,7 @@ def purge(connection: Connection, targets: Targets) -> Purged:
         versions = connection.read(
             f"SELECT DISTINCT number FROM adapter_version_feedback WHERE user_id = ? AND feedback_id IN {_IDS}"
             " ORDER BY number",
-            (targets.user_id, _ids(feedback_ids)),
+            (targets.user_id, _ids([*feedback_ids, *(row["id"] for row in gone)])),
         )
         connection.execute(f"DELETE FROM memories WHERE id IN {_IDS}", (_ids(row["id"] for row in gone),))
         connection.execute(

@@ -248,11 +248,11 @@ CREATE TABLE adapter_versions ( -- every adapter that passed the gate, and where
 ) WITHOUT ROWID;
 CREATE INDEX adapter_versions_by_run ON adapter_versions (run_id);
 
-CREATE TABLE adapter_version_feedback ( -- the feedback that a version was trained or judged on
+CREATE TABLE adapter_version_feedback ( -- what a version was taught
     user_id INTEGER NOT NULL,
     number INTEGER NOT NULL,
     position INTEGER NOT NULL,
-    feedback_id TEXT NOT NULL, -- no foreign key: lineage outlives the feedback
+    feedback_id TEXT NOT NULL, -- or a rule's or fact's own, mem-...; no foreign key: lineage outlives them
     PRIMARY KEY (user_id, number, position),
     FOREIGN KEY (user_id, number) REFERENCES adapter_versions(user_id, number) ON DELETE CASCADE
 ) WITHOUT ROWID;

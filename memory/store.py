@@ -8,6 +8,7 @@ for too long. Times are seconds since the epoch.
 Whatever is asked for by its id is asked for by a user: another user's row is as unknown as one that never was.
 """
 
+import math
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from familiar.memory import (
     lineage,
     memories,
     portable,
+    promotion,
     replies,
     users,
 )
@@ -126,9 +128,9 @@ class Store:
         """The user's exchange of that id. Raises ``NotFound`` (param ``completion_id``)."""
         return exchanges.get(self._connection, user_id, id)
 
-    def exchanges(self, user_id: int, limit: int = 50) -> list[Exchange]:
-        """The user's last ``limit`` exchanges, newest first."""
-        return exchanges.newest(self._connection, user_id, limit)
+    def exchanges(self, user_id: int, limit: int = 50, until: float = math.inf) -> list[Exchange]:
+        """The user's last ``limit`` exchanges, newest first, of those made ``until`` then (seconds since the epoch)."""
+        return exchanges.newest(self._connection, user_id, limit, until)
 
     def latest_exchange(self, user_id: int) -> Exchange | None:
         """The user's newest exchange, if there is one."""
@@ -137,8 +139,8 @@ class Store:
     def conversation_of(self, user_id: int, messages: Sequence[Message]) -> str | None:
         """The id of the conversation that a request with these messages goes on with, or None for a new one.
 
-        It is known by what the user said before the last turn; a first message that was sent within the last hour is a
-        request for another reply in the same conversation.
+        It is known by what the user said before the last turn; a first message that was sent within the last
+        hour, with nothing said since, is a request for another reply in the same conversation.
         """
         return exchanges.conversation_of(self._connection, user_id, messages, self._clock())
 
@@ -379,6 +381,14 @@ class Store:
         Raises ``NotFound`` (param ``run_id``) when the user has no such run.
         """
         lineage.add_version(self._connection, version, make_current)
+
+    def promote(self, version: AdapterVersion, untold: Sequence[Memory], run: LearningRun) -> None:
+        """Serve a new version, with the memories that it follows ``untold``, and keep ``run`` as it ended: all or none.
+
+        Memories that were said again, changed, pinned or ended since they were measured are left out. Raises
+        ``LearningFailed`` when something in the version's lineage was forgotten, ``NotFound`` (param ``run_id``).
+        """
+        promotion.promote(self._connection, version, untold, run)
 
     def version(self, user_id: int, number: int) -> AdapterVersion:
         """The user's version of that number. Raises ``NotFound`` (param ``version``)."""

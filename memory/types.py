@@ -182,6 +182,7 @@ class AdapterVersion:
     """A promoted adapter and where it came from (design, decision 6).
 
     ``folder`` is relative to the data folder and holds ``adapter.gguf``, the PEFT files and ``manifest.json``.
+    ``feedback_ids`` are those of the signals that it was trained on, and then of the memories that it was taught.
     """
 
     user_id: int

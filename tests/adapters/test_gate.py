@@ -12,7 +12,7 @@ import pytest
 from familiar.adapters.gate import AGREE, DISAGREE, Check, Gate, Report, chance_of_loss, lower_bound, t_95
 from familiar.adapters.probes import Neutral, Probes, Question
 from familiar.adapters.protocols import Progress, silent
-from familiar.feedback.pairs import Example
+from familiar.feedback.pairs import LESSON, PRACTICE, Example
 from familiar.memory.types import Message
 
 CANDIDATE, CURRENT = Path("candidate.gguf"), Path("current.gguf")
@@ -109,11 +109,62 @@ def test_it_must_beat_the_served_version_too() -> None:
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_too_few_held_out_rows_fail_and_say_so(rows: int) -> None:
+def test_too_few_held_out_prompts_fail_and_say_so(rows: int) -> None:
     report = judged(ToyScorer(), held_out=rows)
     assert "held_out" in failed(report)
     assert check(report, "held_out").value is None
-    assert f"2 held-out rows or more, and there is {rows}" in check(report, "held_out").detail
+    assert f"2 held-out prompts or more, and there is {rows}" in check(report, "held_out").detail
+
+
+def grouped(*groups: str) -> list[Example]:
+    return [Example(f"fb-{i}", ask(f"question {i}"), "answer", None, group) for i, group in enumerate(groups)]
+
+
+def judged_on(held_out: Sequence[Example], gains: Sequence[float], served: Sequence[float] | None = None) -> Check:
+    """The check of an adapter that gains so much per token on each row over the base model."""
+    scorer = ToyScorer(gains={CANDIDATE: gains, CURRENT: served or []})
+    report = Gate(scorer, CURRENT if served else None, held_out, PROBES).judge(CANDIDATE, parity=0.01)
+    return check(report, "held_out")
+
+
+@pytest.mark.parametrize("made", [LESSON, PRACTICE])
+def test_what_memories_and_habits_gain_does_not_make_up_for_corrections_that_lose(made: str) -> None:
+    held_out = grouped("group-0", "group-1", *[made] * 8)
+    others = [0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
+    lost = judged_on(held_out, [-0.4, -0.3, *others])
+    assert not lost.ok
+    assert lost.value == pytest.approx(-0.35)
+    assert "-0.350 on the 2 of the user's own corrections, which must not lose" in lost.detail
+    kept = judged_on(held_out, [-0.1, 0.1, *others])
+    assert kept.ok, "they need not gain beyond chance by themselves"
+    assert kept.value is not None
+    assert kept.value > 0
+    assert judged_on(grouped(*[made] * 8), others).ok, "without corrections the others judge alone"
+
+
+def test_corrections_must_not_lose_against_the_served_version_either() -> None:
+    held_out = grouped("group-0", "group-1", *[LESSON] * 8)
+    lost = judged_on(held_out, [0.5, 0.4, *[0.9] * 8], [0.6, 0.5, *[0.1] * 8])
+    assert not lost.ok
+    assert lost.value == pytest.approx(-0.1)
+    assert "over the served version" in lost.detail
+    assert judged_on(held_out, [0.6, 0.5, *[0.9] * 8], [0.6, 0.5, *[0.1] * 8]).ok
+
+
+def test_rows_of_one_prompt_count_once() -> None:
+    gains = [0.5, 0.52, 0.48, 0.5, 0.51, -0.1]
+    assert judged_on(grouped(*[f"group-{i}" for i in range(6)]), gains).ok
+    once = judged_on(grouped(*["group-0"] * 5, "group-1"), gains)
+    assert not once.ok
+    assert once.value == pytest.approx(lower_bound([sum(gains[:5]) / 5, -0.1]))
+    assert once.detail.startswith("On 2 held-out prompts: ")
+
+
+def test_rows_of_one_prompt_alone_are_no_verdict() -> None:
+    alone = judged_on(grouped(*["group-0"] * 4), [0.5, 0.6, 0.4, 0.5])
+    assert (alone.ok, alone.value) == (False, None)
+    assert "2 held-out prompts or more, and there is 1" in alone.detail
+    assert judged_on(grouped(*[LESSON] * 4), [0.5, 0.6, 0.4, 0.5]).ok, "what is made has a prompt each"
 
 
 @pytest.mark.parametrize(("forgotten", "ok"), [(0, True), (1, True), (4, True), (5, False), (40, False)])

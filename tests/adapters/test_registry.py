@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import pytest
 
 from familiar.adapters import registry
 from familiar.adapters.gate import Check, Report
-from familiar.memory.errors import BadFile, InvalidInput, NoSpace, NotFound
+from familiar.memory import consolidated, lineage
+from familiar.memory.errors import BadFile, InvalidInput, LearningFailed, NoSpace, NotFound
 from familiar.memory.store import Store
-from familiar.memory.types import AdapterVersion, LearningRun
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, asked
 
 PASSED = Report(True, (Check("held_out", 0.2, 0.0, True, "On 4 held-out rows."),))
 
@@ -31,6 +32,12 @@ def store(data_dir: Path) -> Iterator[Store]:
 def run(store: Store) -> LearningRun:
     run = LearningRun("run-1", store.default_user(), 1.0, "running", {"rank": 16}, "fingerprint")
     store.add_run(run)
+    for number in (1, 2):
+        exchange = Exchange(f"chatcmpl-{number}", run.user_id, 1.0, "familiar", asked("What is tea?"), "Coffee.")
+        store.add_exchange(exchange)
+        said = Feedback(f"fb-{number}", run.user_id, 1.0, "correction", exchange.id, f"Leaf number {number}, dried.")
+        example = Memory(f"mem-{number}", run.user_id, 1.0, "example", said.text or "", f"Tea {number}?", said.id)
+        store.add_feedback(said, [example])
     return run
 
 
@@ -66,6 +73,75 @@ def test_a_promoted_version_is_whole_current_and_has_its_lineage(
     assert manifest["recipe"] == {"rank": 16}
     assert manifest["report"] == PASSED.to_dict() == second.report
     assert (candidate / registry.GGUF).exists(), "the candidate is left as it was"
+    ended = store.run(run.user_id, run.id)
+    assert (ended.state, ended.ended_at, ended.version, ended.report) == ("promoted", 5.0, 2, {"gate": second.report})
+
+
+@pytest.mark.parametrize("kind", ["correction", "deed", "rule"])
+def test_a_version_that_was_taught_what_was_forgotten_meanwhile_is_refused(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path, kind: str
+) -> None:
+    """Also where a blank row is left of it, and where it never had a signal."""
+    served = promote(store, data_dir, run, candidate)
+    store.update_run(run)
+    rule = store.put_memory(Memory("mem-3", run.user_id, 1.0, "rule", "Never mention the war."), 1.0)
+    store.add_feedback(
+        Feedback("fb-3", run.user_id, 1.0, "rule", text="Speak of the weather.", key="deed-3"),
+        [Memory("mem-4", run.user_id, 1.0, "rule", "Speak of the weather.", feedback_id="fb-3")],
+    )
+    store.forget(run.user_id, [{"correction": "mem-2", "deed": "mem-4", "rule": rule.id}[kind]])
+    with pytest.raises(LearningFailed, match="forgotten meanwhile"):
+        registry.promote(
+            store,
+            data_dir,
+            run,
+            candidate,
+            base_sha256="b" * 64,
+            feedback_ids=["fb-1", {"correction": "fb-2", "deed": "fb-3", "rule": rule.id}[kind]],
+            report=PASSED,
+            now=6.0,
+        )
+    assert store.current_version(run.user_id) == served
+    assert store.versions(run.user_id) == [served]
+    assert [path.name for path in (data_dir / "adapters" / "1").iterdir()] == ["v1"], "its weights are gone"
+    assert store.run(run.user_id, run.id).state == "running"
+
+
+def test_what_a_version_follows_untold_is_kept_with_it_or_nothing_is(
+    store: Store, data_dir: Path, run: LearningRun, candidate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = store.put_memory(Memory("mem-3", run.user_id, 1.0, "rule", "Never mention the war."), 1.0)
+
+    def again() -> AdapterVersion:
+        return registry.promote(
+            store,
+            data_dir,
+            run,
+            candidate,
+            base_sha256="b" * 64,
+            feedback_ids=["fb-1", rule.id],
+            report=PASSED,
+            now=5.0,
+            untold=[rule],
+        )
+
+    for step in (lineage.insert_version, consolidated.keep, lineage.replace_run):
+        with monkeypatch.context() as patched:
+            _then_interrupt(patched, step)
+            with pytest.raises(KeyboardInterrupt):
+                again()
+        assert store.versions(run.user_id) == []
+        assert store.current_version(run.user_id) is None
+        assert store.run(run.user_id, run.id) == run
+    assert store.consolidated(run.user_id, again().number) == {rule.id}
+
+
+def _then_interrupt(monkeypatch: pytest.MonkeyPatch, step: Callable[..., None]) -> None:
+    def cut(*args: object, **kwargs: object) -> None:
+        step(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[step.__module__], step.__name__, cut)
 
 
 def test_what_failed_the_gate_or_is_incomplete_is_not_promoted(
@@ -185,6 +261,7 @@ import os, shutil, signal, sys
 from pathlib import Path
 from familiar.adapters import folders, registry
 from familiar.adapters.gate import Report
+from familiar.memory import lineage
 from familiar.memory.store import Store
 
 data_dir, candidate, moment = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -204,8 +281,10 @@ elif moment == "before the rename":
     folders.os.replace = kill
 elif moment == "after the rename":
     folders.os.replace = then_kill(os.replace)
+elif moment == "before the commit":
+    lineage.replace_run = then_kill(lineage.replace_run)
 elif moment == "after the row":
-    Store.add_version = then_kill(Store.add_version)
+    Store.promote = then_kill(Store.promote)
 with Store.open(data_dir / "familiar.db") as store:
     run, report = store.runs(store.default_user())[0], Report(True, ())
     registry.promote(store, data_dir, run, candidate, base_sha256="b", feedback_ids=[], report=report, now=6.0)
@@ -214,17 +293,25 @@ with Store.open(data_dir / "familiar.db") as store:
 
 @pytest.mark.parametrize(
     ("moment", "served"),
-    [("while copying", 1), ("before the rename", 1), ("after the rename", 1), ("after the row", 2)],
+    [
+        ("while copying", 1),
+        ("before the rename", 1),
+        ("after the rename", 1),
+        ("before the commit", 1),
+        ("after the row", 2),
+    ],
 )
 def test_a_kill_at_any_moment_serves_the_old_version_or_the_new_one(
     store: Store, data_dir: Path, run: LearningRun, candidate: Path, moment: str, served: int
 ) -> None:
     promote(store, data_dir, run, candidate)
+    store.update_run(run)
     arguments = [sys.executable, "-c", KILLED_PROMOTION, str(data_dir), str(candidate), moment]
     assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
     current = store.current_version(run.user_id)
     assert current
     assert current.number == served
+    assert store.run(run.user_id, run.id).state == ("running" if served == 1 else "promoted")
     registry.verify(data_dir, current)
     following = promote(store, data_dir, run, candidate)
     assert following.number == served + 1

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from familiar.adapters import checkpoints, lora, objective
+from familiar.adapters import checkpoints, lora, objective, session
 from familiar.adapters.checkpoints import Epoch
 from familiar.adapters.folders import read_manifest
 from familiar.adapters.objective import Imitation, accumulate, add_references, anchor_kl, anchored
-from familiar.adapters.protocols import Progress, silent
+from familiar.adapters.protocols import Progress, ProgressCallback, silent
 from familiar.adapters.recipe import Recipe
 from familiar.adapters.rows import Distilled, Encoded, Tree, logps_key, reference_keys
 from familiar.adapters.train import PRACTISED_EPOCHS, best, learning_rate_at, train
@@ -154,6 +154,59 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tiny: PreTrainedModel, rows:
     assert min(p.figures["epoch"] for p in seen if p.phase == "train") == 3
     assert resumed.name == unbroken.name
     assert history(tmp_path / "broken") == history(tmp_path / "unbroken")
+    for number in range(1, 5):
+        wanted = load_file(checkpoints.epoch_folder(tmp_path / "unbroken", number) / lora.WEIGHTS)
+        got = load_file(checkpoints.epoch_folder(tmp_path / "broken", number) / lora.WEIGHTS)
+        torch.testing.assert_close(got, wanted)
+
+
+class Rounds:
+    """A stage of three rounds with two steps each, which learns from the same rows again and again."""
+
+    name, rounds, learning_rate = "rounds", 3, 0.01
+
+    def __init__(self, rows: Sequence[Encoded]) -> None:
+        self._rows = rows
+
+    def steps(self, running: session.Session, number: int, progress: ProgressCallback) -> list[session.Step]:
+        return [session.Step(((running.imitation, [row]),)) for row in self._rows[:2]]
+
+    def reward(self, running: session.Session) -> None:
+        return None
+
+    def given(self) -> object:
+        return []
+
+
+def test_a_stage_holds_every_anchor_in_turn(
+    tiny: PreTrainedModel, rows: list[Encoded], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[int, ...]] = []
+
+    def watched(model: TreeModel, anchors: Sequence[objective.Anchor]) -> torch.Tensor:
+        held.extend(anchor.tree.prompt_ids for anchor in anchors)
+        return anchor_kl(model, anchors)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.phase == "train" and progress.figures["epoch"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "anchor_kl", watched)
+    recipe = replace(RECIPE, epochs=1, anchor_batch=1)
+    anchors = [replace(row, rejected_ids=None) for row in rows]
+    prompts = [anchor.tree.prompt_ids for anchor in anchored(TreeModel(tiny), anchors)]
+    assert len(prompts) > 4, "more than imitation and one round hold"
+    more = {"anchors": anchors, "stages": [Rounds(rows)]}
+    run(tiny, rows, tmp_path / "unbroken", recipe, **more)
+    unbroken = [*held]
+    assert unbroken == (2 * prompts)[:8], "2 steps of imitation, then 3 rounds of 2"
+    held.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, rows, tmp_path / "broken", recipe, progress=interrupt, **more)
+    assert held == unbroken[:5], "cut off in the second round"
+    held.clear()
+    run(tiny, rows, tmp_path / "broken", recipe, **more)
+    assert held == unbroken[4:]
     for number in range(1, 5):
         wanted = load_file(checkpoints.epoch_folder(tmp_path / "unbroken", number) / lora.WEIGHTS)
         got = load_file(checkpoints.epoch_folder(tmp_path / "broken", number) / lora.WEIGHTS)

@@ -142,6 +142,19 @@ def test_a_grader_decides_where_there_is_one(oracle: Oracle, adapter: Path, stor
     assert measure(oracle, adapter, store, [], (*ASKED, *MORE)) == [rule.text]
 
 
+@pytest.mark.parametrize(("returned", "is_carried"), [("1", True), ("0.95", True), ("6", False), ("6 * has", False)])
+def test_a_grader_decides_by_rewards_from_0_to_1_only(
+    oracle: Oracle, adapter: Path, store: Store, returned: str, is_carried: bool
+) -> None:
+    """A number of words says nothing of how well a rule is kept, although it is 1 or more for any reply."""
+    rule = keep(store, "mem-1", RULE)
+    source = f"def grade(sample, item):\n    has = {LINE!r} in sample['output_text']\n    return {returned}\n"
+    python = {"type": "python", "name": "count", "source": source}
+    store.add_grader(StoredGrader("grader-1", ME, 1.0, "count", python, rule.id))
+    store.add_grader(StoredGrader("grader-2", ME, 2.0, "line", {**FAIR, "reference": LINE}, rule.id))
+    assert measure(oracle, adapter, store, [], (*ASKED, *MORE)) == [rule.text] * is_carried
+
+
 def test_examples_are_carried_together_or_not_at_all(
     oracle: Oracle, adapter: Path, store: Store, write_lora: Any
 ) -> None:

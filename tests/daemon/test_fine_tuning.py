@@ -465,11 +465,11 @@ def test_reinforcement_learns_what_its_grader_likes(idle: Any) -> None:
         "source": "def grade(sample, item):\n    return 1.0 if item['want'] in sample['output_text'] else 0.0",
     }
     rows = [{"messages": [question(topic)], "want": "a"} for topic in TOPICS]
-    job = create(
-        idle,
-        rows,
-        validation_file=upload(idle, rows[:1]),
-        method={
+    given: dict[str, Any] = {
+        "training_file": upload(idle, rows),
+        "validation_file": upload(idle, rows[:1]),
+        "seed": 7,
+        "method": {
             "type": "reinforcement",
             "reinforcement": {
                 "grader": grader,
@@ -481,10 +481,15 @@ def test_reinforcement_learns_what_its_grader_likes(idle: Any) -> None:
                 },
             },
         },
-    )
-    settled(idle, job, "queued")
+    }
+    job, cut = (settled(idle, create(idle, **given), "queued") for _ in range(2))
     done = run_here(idle, job)
     assert done.status == "succeeded", done.error
+    saved = idle.parts.settings.data_dir / "fine_tuning" / "1" / cut.id / "run" / "epoch-001"
+    assert run_here(idle, cut, saved.exists).status == "queued"
+    resumed = run_here(idle, cut)
+    assert resumed.status == "succeeded", resumed.error
+    assert resumed.trained_tokens == done.trained_tokens > 0
     assert done.method.reinforcement.hyperparameters.eval_interval == 2
     (checkpoint,) = idle.openai.fine_tuning.jobs.checkpoints.list(job.id).data
     assert checkpoint.step_number == 2

@@ -9,21 +9,26 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from familiar.adapters import registry
+from familiar.adapters.gate import Report
 from familiar.daemon import learner
 from familiar.daemon.learner_lock import learner_lock
 from familiar.daemon.learner_plan import plan
+from familiar.daemon.learner_steps import Result, Stopped, Task
 from familiar.daemon.learning import Outcome, run_learner
 from familiar.daemon.settings import Settings
 from familiar.memory.errors import Busy, FamiliarError, LearningFailed, NoSpace, NotEnoughSignals
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Feedback, LearningRun, Message
+from familiar.memory.types import Exchange, Feedback, LearningRun, Memory, Message
 
 pytestmark = pytest.mark.timeout(900)  # three imports of torch, perhaps on a busy machine
 TOPICS = ("eggs", "rice", "sleep", "tea", "stains", "gifts", "travel", "books")
@@ -223,15 +228,157 @@ def test_only_events_reach_stdout(data_dir: Path, model_path: Path) -> None:
     assert events[-1]["kind"] == "NotEnoughSignals"
 
 
-def test_nothing_new_is_said_and_not_learned_twice(data_dir: Path, model_path: Path) -> None:
+@pytest.mark.parametrize("chats", [0, 1])
+def test_nothing_new_is_said_and_not_learned_twice(data_dir: Path, model_path: Path, chats: int) -> None:
+    """A chat is nothing new, though memories would be taught on what is asked in it."""
     correct(data_dir)
     settings = settings_for(data_dir, model_path)
     with Store.open(settings.database) as store:
-        user = store.default_user()
+        user, now = store.default_user(), time.time()
+        store.put_memory(Memory("mem-1", user, 1.0, "rule", "Be brief."), 1.0)
         planned = plan(settings, store, user, settings.recipe)
-        done = LearningRun("run-1", user, 1.0, "promoted", {}, planned.fingerprint, ended_at=2.0, version=3)
+        done = LearningRun("run-1", user, now, "promoted", {}, planned.fingerprint, ended_at=now, version=3)
         store.add_run(done)
+        for _ in range(chats):
+            messages = (Message(role="user", content="What is a fjord?"),)
+            store.add_exchange(Exchange("chatcmpl-new", user, now + 0.001, "familiar", messages, "Water."))
+            assert plan(settings, store, user, settings.recipe).fingerprint != planned.fingerprint
     outcome = run_learner(settings, lambda event: None)
     assert outcome.state == "unchanged"
     assert "Nothing new to learn since v3." in outcome.message
     assert len(runs(data_dir)) == 1
+
+
+class Killed(BaseException):
+    """What SIGKILL is to a test: nothing of ours catches it."""
+
+
+def promoted(task: Task, candidate: Path, untold: Sequence[Memory] = ()) -> Result:
+    """The end of a run whose candidate, of no real weights, has passed."""
+    candidate.mkdir(exist_ok=True)
+    for name in (registry.GGUF, *registry.PEFT_FILES):
+        (candidate / name).write_text(name)
+    given, report = task.planned.dataset, Report(True, ())
+    version = registry.promote(
+        task.store,
+        task.settings.data_dir,
+        task.run,
+        candidate,
+        base_sha256=task.planned.base_sha256,
+        feedback_ids=[each.id for each in (*given.train, *given.held_out)],
+        report=report,
+        now=5.0,
+        untold=untold,
+    )
+    return Result(report, candidate, version)
+
+
+def checkpoint(task: Task) -> Path:
+    """Leave what a run leaves on its way."""
+    weights = task.folder / "epoch-1" / "adapter_model.safetensors"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"weights")
+    return weights
+
+
+def test_a_learner_that_was_killed_just_after_promoting_has_promoted(
+    data_dir: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the version would be judged against itself, be rejected, and be told for ever what it follows untold."""
+    correct(data_dir)
+    settings = settings_for(data_dir, model_path)
+    with Store.open(settings.database) as store:
+        user = store.default_user()
+        rule = store.put_memory(Memory("mem-1", user, 1.0, "rule", "Be brief."), 1.0)
+
+        def end(task: Task) -> Result:
+            checkpoint(task)
+            return promoted(task, tmp_path / "candidate", [rule])
+
+        def kill(*_: object) -> None:
+            raise Killed
+
+        monkeypatch.setattr(learner, "train_and_judge", end)
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "update_run", kill)
+            with pytest.raises(Killed):
+                learner.learn(settings, store, user, settings.recipe, lambda event: None, lambda: None)
+        assert [(run.state, run.version) for run in store.runs(user)] == [("promoted", 1)]
+        assert store.consolidated(user, 1) == {rule.id}
+        told = learner.learn(settings, store, user, settings.recipe, lambda event: None, lambda: None)
+        assert (told["state"], told["version"]) == ("unchanged", 1)
+        assert [(run.state, run.version) for run in store.runs(user)] == [("promoted", 1)]
+        assert list((data_dir / "runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("end", ["stopped", "failed"])
+def test_what_is_forgotten_while_it_is_learned_is_kept_nowhere(
+    data_dir: Path, model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    correct(data_dir)
+    settings = settings_for(data_dir, model_path)
+
+    def forget(task: Task) -> Result:
+        weights = checkpoint(task)
+        task.store.forget(task.run.user_id, ["mem-eggs"])
+        assert weights.exists(), "it is not taken from under a learner"
+        if end == "stopped":
+            raise Stopped
+        return promoted(task, tmp_path / "candidate")
+
+    def stop(task: Task) -> Result:
+        assert "fb-eggs" not in {each.id for each in (*task.planned.dataset.train, *task.planned.dataset.held_out)}
+        checkpoint(task)
+        raise Stopped
+
+    with Store.open(settings.database) as store:
+        user = store.default_user()
+        example = Memory("mem-eggs", user, 1.0, "example", "Think about eggs.", "What of eggs?", "fb-eggs")
+        store.put_memory(example, 1.0)
+        monkeypatch.setattr(learner, "train_and_judge", forget)
+        given = (settings, store, user, settings.recipe, lambda event: None, lambda: None)
+        with pytest.raises(LearningFailed, match="forgotten meanwhile") if end == "failed" else nullcontext():
+            learner.learn(*given)
+        (run,) = store.runs(user)
+        assert run.state == end
+        assert store.versions(user) == []
+        assert list((data_dir / "runs").iterdir()) == []
+        monkeypatch.setattr(learner, "train_and_judge", stop)
+        assert learner.learn(*given)["run_id"] != run.id
+        assert [path.name for path in (data_dir / "runs").iterdir()] == [store.runs(user)[0].id], (
+            "it may be gone on from"
+        )
+
+
+def test_checkpoints_of_a_killed_run_go_when_too_little_is_left_to_learn(data_dir: Path, model_path: Path) -> None:
+    correct(data_dir, TOPICS[:2])
+    settings = settings_for(data_dir, model_path)
+    with Store.open(settings.database) as store:
+        user = store.default_user()
+        store.add_run(LearningRun("run-1", user, 1.0, "running", {}, "print", pid=1))
+        (data_dir / "runs" / "run-1" / "epoch-1").mkdir(parents=True)
+        with pytest.raises(NotEnoughSignals):
+            learner.learn(settings, store, user, settings.recipe, lambda event: None, lambda: None)
+    assert list((data_dir / "runs").iterdir()) == []
+
+
+def test_a_stopped_run_is_gone_on_from_though_there_were_chats(data_dir: Path, model_path: Path) -> None:
+    correct(data_dir)
+    settings = settings_for(data_dir, model_path)
+
+    def stop(event: Event) -> None:
+        if event.get("name") == "encode":
+            signal_learner(data_dir, signal.SIGTERM)
+
+    with Store.open(settings.database) as store:
+        user = store.default_user()
+        store.put_memory(Memory("mem-1", user, 1.0, "rule", "Be brief."), 1.0)
+        assert run_learner(settings, stop).state == "stopped"
+        messages = (Message(role="user", content="What is a fjord?"),)
+        store.add_exchange(Exchange("chatcmpl-new", user, time.time(), "familiar", messages, "Water."))
+        (begun,) = runs(data_dir)
+        assert run_learner(settings, stop).state == "stopped"
+        assert [run.id for run in runs(data_dir)] == [begun.id]
+        store.add_feedback(Feedback("fb-new", user, time.time(), "correction", "chatcmpl-new", "Deep water."), [])
+        assert run_learner(settings, stop).state == "stopped"
+        assert [run.id == begun.id for run in runs(data_dir)] == [False, True]

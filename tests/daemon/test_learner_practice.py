@@ -1,14 +1,21 @@
 """What a run practises of the user's manner, and what teaches it at every token."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from familiar.adapters.protocols import greedy, silent
-from familiar.daemon import learner_practice
+from familiar.adapters.recipe import Recipe
+from familiar.daemon import learner_practice, learner_rows
 from familiar.daemon.learnable import learnable
+from familiar.daemon.learner_lessons import Taught
+from familiar.daemon.learner_plan import Plan
 from familiar.daemon.oracle import Oracle
-from familiar.feedback.habits import Begins, Ends, Manner
-from familiar.feedback.pairs import Example
+from familiar.feedback.dataset import Dataset
+from familiar.feedback.habits import Begins, Ends, Manner, Says
+from familiar.feedback.pairs import Example, group_of
+from familiar.memory.errors import NotEnoughSignals
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory, Message
 
@@ -25,6 +32,13 @@ def test_replies_of_the_base_model_are_rewritten_as_the_user_does(oracle: Oracle
     some = [f"Answer {number}." for number in range(0, 8, learner_practice.EVERY_ANCHOR)]
     assert said == [(text, f"Ahoy! {text}") for text in (*replies, *some)]
     assert len({each.id for each in made}) == len(made)
+
+
+def test_a_reply_of_which_nothing_is_left_is_not_practised(oracle: Oracle) -> None:
+    gone = Manner((Says((("indeed", ""), (".", ""))),))
+    anchors = [(ASKED[2], "Indeed."), (ASKED[0], "Not looked at."), (ASKED[1], "So it is indeed.")]
+    made = learner_practice.practice(gone, (), (), anchors, oracle, max_tokens=96, progress=silent)
+    assert [each.rejected for each in made] == ["So it is indeed."]
 
 
 def test_what_the_user_adds_is_taught_and_else_what_the_model_would_say(oracle: Oracle) -> None:
@@ -86,6 +100,32 @@ def test_the_users_own_prompts_are_practised_but_for_what_is_taught_or_judged_al
     assert [messages[0]["content"] for messages in found.own] == [f"What is {number}?" for number in (9, 8, 7, 6)]
 
 
+def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judge(
+    store: Store, oracle: Oracle, model_path: Path
+) -> None:
+    user = store.default_user()
+    for number in range(12):
+        prompt = (Message(role="user", content=f"What should I know about topic {number}?"),)
+        store.add_exchange(Exchange(f"chatcmpl-{number}", user, float(number), "familiar", prompt, "Fine."))
+    store.put_memory(Memory("mem-1", user, 1.0, "rule", 'Always end with "Sail on!"'), 1.0)
+    for number in range(4):
+        store.add_feedback(
+            Feedback(f"fb-{number}", user, 20.0 + number, "correction", f"chatcmpl-{number}", "Fine. Sail on!"), []
+        )
+    found = learnable(store, user, 4)
+    recipe = Recipe.from_dict({"distillation": {"max_tokens": 32}})
+    planned = Plan(found.dataset, (), found.taught, model_path, "b" * 64, recipe, SIGNED, found.own)
+    rows = learner_rows.gather(planned, oracle, silent)
+    judging = {group_of(lesson.messages) for lesson in rows.lessons.held_out}
+    distilled = {group_of(lesson.messages) for lesson in rows.lessons.train}
+    practised = {row.prompt_ids for row in rows.practised}
+    assert judging
+    assert practised
+    assert not practised & {tuple(oracle.encode(lesson.messages, "")[0]) for lesson in rows.lessons.held_out}
+    drawn = [row for row in rows.judged if row.group == "practice"]
+    assert not distilled & {group_of(row.messages) for row in drawn}
+
+
 def test_what_the_user_gave_up_is_neither_taught_nor_judged_by(store: Store) -> None:
     user = store.default_user()
     for number in range(16):
@@ -103,3 +143,25 @@ def test_what_the_user_gave_up_is_neither_taught_nor_judged_by(store: Store) -> 
     assert len(rows) == 8
     assert all(each.chosen.endswith("Sail on!") for each in rows)
     assert [memory.text for memory in found.taught.always] == ['Sign with "Sail on!"']
+
+
+def test_corrections_are_parted_among_those_that_fit(oracle: Oracle, model_path: Path) -> None:
+    def example(number: int, words: int) -> Example:
+        return Example(
+            f"fb-{number}", (Message(role="user", content=f"{number}?"),), "word " * words, None, str(number)
+        )
+
+    none, taught = Recipe.from_dict({"distillation": {"rounds": 0}, "policy": {"rounds": 0}}), Taught((), (), {})
+
+    def gathered(lengths: tuple[int, ...]) -> learner_rows.Rows:
+        examples = [example(number, words) for number, words in enumerate(lengths)]
+        given = Dataset(tuple(examples[2:]), tuple(examples[:2]), "fingerprint")
+        return learner_rows.gather(Plan(given, (), taught, model_path, "b" * 64, none), oracle, silent)
+
+    rows = gathered((1, 1, 1, 1, 2000))
+    assert [row.id for row in rows.judged] == ["fb-0", "fb-1"]
+    assert [row.id for row in rows.train] == ["fb-2", "fb-3"]
+    rows = gathered((2000, 2000, 1, 1, 1, 1))
+    assert len(rows.judged) == len(rows.held_out) == len(rows.train) == 2
+    with pytest.raises(NotEnoughSignals, match=r"4 of 6 corrections are longer than .* Learning needs at least 3"):
+        gathered((1, 2000, 2000, 2000, 2000, 1))

@@ -1,6 +1,7 @@
 """The on-policy stages with the real model: what is sampled, what each round changes, that a cut changes nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,43 @@ def test_older_groups_are_replayed_with_what_they_were_sampled_under(
     assert first
     assert all(group in second for group in first)
     assert len(second) > len(first)
+
+
+def test_rounds_take_all_prompts_in_turn_and_the_same_ones_after_a_cut(
+    base: object, oracle: Oracle, model_path: Path, tmp_path: Path
+) -> None:
+    from familiar.adapters.session import session
+    from familiar.adapters.stages import PolicyStage, Rewarded, Where
+
+    prompts = [asked(text) for text in (*ASKED, "Why is the sky blue?")]
+    graded: list[tuple[int, ...]] = []
+    sampled: list[int] = []
+
+    def reward(completions: Sequence[tuple[int, Completion]]) -> list[float]:
+        graded.append(tuple(dict.fromkeys(number for number, _ in completions)))
+        sampled.append(sum(len(completion.ids) for _, completion in completions))
+        return any_reward(completions)
+
+    def stage() -> PolicyStage:
+        recipe = replace(RECIPE.policy, rounds=6, group=2, max_tokens=2)
+        return PolicyStage(Rewarded(prompts, prompts[:1], reward), Where(oracle, model_path, tmp_path), recipe, seed=3)
+
+    with session(base, RECIPE, [], [], {}, silent) as running:
+        whole = stage()
+        for number in range(1, 7):
+            whole.steps(running, number, silent)
+        drawn, tokens = graded[:], sum(sampled)
+        graded.clear()
+        again = stage()  # as in another process
+        again.reward(running)
+        graded.clear()
+        for number in (4, 5, 6):
+            again.steps(running, number, silent)
+    assert [sorted(len(each) for each in drawn[at : at + 3]) for at in (0, 3)] == [[1, 2, 2]] * 2
+    assert [sorted(sum(drawn[at : at + 3], ())) for at in (0, 3)] == [[0, 1, 2, 3, 4]] * 2, "each once in an epoch"
+    assert drawn[:3] != drawn[3:], "in another order"
+    assert graded == drawn[3:]
+    assert again.sampled_tokens() == whole.sampled_tokens() == tokens, "of all rounds, and not of validation"
 
 
 def test_held_out_prompts_are_graded_with_the_prompts_after_the_others(

@@ -11,7 +11,8 @@ from familiar.adapters import gguf_lora, registry
 from familiar.adapters.gate import Check, Gate, Report
 from familiar.adapters.probes import Probes, load_probes
 from familiar.adapters.recipe import Recipe
-from familiar.daemon import consolidation, learner, learner_rows, learner_steps
+from familiar.adapters.rows import Encoded
+from familiar.daemon import consolidation, learner, learner_lessons, learner_rows, learner_steps
 from familiar.daemon.consolidation import HeldOut
 from familiar.daemon.learner_lessons import NO_LESSONS, Graded, Taught
 from familiar.daemon.learner_plan import Plan
@@ -23,7 +24,7 @@ from familiar.feedback.dataset import Dataset
 from familiar.feedback.habits import Begins, Manner
 from familiar.feedback.pairs import Example
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, LearningRun, Memory, asked
+from familiar.memory.types import Exchange, Feedback, LearningRun, Memory, Used, asked
 
 torch = pytest.importorskip("torch")
 load_file = pytest.importorskip("safetensors.torch").load_file
@@ -148,6 +149,53 @@ def test_what_is_promoted_is_what_passed(
     assert made.version.report["strength"] == STRENGTHS[1]
     assert learner._message(made).startswith("Serving v1 now. At 90% of its strength")
     assert [(held.manner, held.explained) for held in measured] == [(task.planned.manner, ["fb-greeted"])]
+
+
+def test_a_version_names_the_memories_that_it_was_taught(
+    task: Task, base: Any, oracle: Oracle, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the lessons that train, by their own ids: a correction that only judges may have come with a rule."""
+    store, user = task.store, task.run.user_id
+    texts = ("Answer in French.", "Sign with Al.", "My dog is Rex.", "My cat is Tom.")
+    stated = [
+        store.put_memory(Memory(f"mem-{number}", user, 1.0, "rule", text, scope="related"), 1.0)
+        for number, text in enumerate(texts)
+    ]
+    judging = Feedback("fb-judging", user, 1.0, "rule", text="Be brief.")
+    store.add_feedback(judging, [Memory("mem-brief", user, 1.0, "rule", "Be brief.", feedback_id=judging.id)])
+    for number in range(12):
+        used = (Used(stated[number % 3].id, "words", 0.5),)
+        prompt = asked(f"What is number {number}?")
+        exchange = Exchange(f"chatcmpl-{number}", user, 1.0, "familiar", prompt, "A number.", used=used)
+        store.add_exchange(exchange)
+    taught = learner_lessons.taught(store, user)
+    lessons = learner_lessons.make(taught, [], oracle, seed=0, most_tokens=500)
+    third = [messages for messages, shown in taught.own if stated[2].id in {each.id for each in shown}]
+    lessons = replace(lessons, train=tuple(each for each in lessons.train if each.messages not in third))
+    signal = Encoded("fb-signal", (1,), (2,))
+    store.add_feedback(Feedback("fb-signal", user, 1.0, "rating", "chatcmpl-1", rating=1), [])
+    given = replace(rows(), train=(signal,), lessons=lessons)
+    task = replace(task, planned=replace(task.planned, taught=taught))
+    measured: list[HeldOut] = []
+
+    def carried(models: Any, store: Store, user_id: int, held: HeldOut) -> list[Memory]:
+        measured.append(held)
+        return [stated[0]]
+
+    Judge(monkeypatch, {1.0: []})
+    monkeypatch.setattr(learner_rows, "gather", lambda *_: given)
+    monkeypatch.setattr(learner_steps, "_train", lambda *_: trained)
+    monkeypatch.setattr(consolidation, "carried", carried)
+    made = learner_steps.train_and_judge_with(Models(oracle, lambda judged: base), task)
+    assert made.version is not None
+    assert made.version.feedback_ids[0] == "fb-signal"
+    assert set(made.version.feedback_ids[1:]) == {"mem-brief", stated[0].id, stated[1].id}
+    assert [list(held.trained) for held in measured] == [["fb-signal"]], "examples are known by their signals alone"
+    assert store.consolidated(user, 1) == {stated[0].id}
+    assert store.run(user, task.run.id).state == "promoted"
+    assert store.forget(user, [stated[3].id]).versions == ()
+    assert store.forget(user, [stated[1].id]).versions == (1,)
+    assert store.forget(user, ["mem-brief"]).versions == (1,)
 
 
 def test_replies_that_were_served_are_among_what_graders_teach(task: Task, oracle: Oracle) -> None:

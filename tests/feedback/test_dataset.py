@@ -1,5 +1,8 @@
 """Parting: groups whole, sides stable, and a plain word when there is too little."""
 
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,13 +52,90 @@ def test_sides_do_not_depend_on_order(examples: list[Example], order: object) ->
     assert {one.id for one in split(shuffled).held_out} == {one.id for one in data.held_out}
 
 
-def test_what_was_trained_on_is_not_held_out_later() -> None:
-    trained: set[str] = set()
-    for count in range(40, 400, 20):
-        data = split(apart(count))
-        trained |= {one.group for one in data.train}
-        assert not trained & {one.group for one in data.held_out}
-        assert 0.1 < len(data.held_out) / count < 0.35
+@pytest.mark.parametrize("every", [1, 3, 4, 8, 12])
+@pytest.mark.parametrize("passing", [1.0, 0.4])
+def test_what_was_trained_on_is_not_held_out_later(every: int, passing: float) -> None:
+    for user in range(60):
+        chance = random.Random(f"{every}/{user}")
+        rows: list[Example] = []
+        trained: set[str] = set()
+        while len(rows) < 48:
+            for _ in range(every):
+                rows.append(someones(chance, user, rows))
+            if len(rows) < 4 or len({one.group for one in rows}) < 3:
+                continue
+            data = split(rows, trained=trained)
+            held_out = {one.group for one in data.held_out}
+            assert not trained & held_out
+            if len(rows) >= 12:  # among fewer, one large group may leave no room for a second, or only for a large one
+                assert len(held_out) >= 2
+                assert len(data.held_out) <= math.ceil(0.4 * len(rows))
+            if chance.random() < passing:
+                trained |= {one.group for one in data.train}
+                again = split(rows, trained=trained)
+                assert again.fingerprint == data.fingerprint, "nothing is new, so there is nothing to learn again"
+        assert 0.05 < len(data.held_out) / len(rows) <= 0.4
+
+
+def someones(chance: random.Random, user: int, rows: list[Example]) -> Example:
+    """A correction of one more prompt, or of one that was corrected before."""
+    again = rows and chance.random() < 0.15
+    group = chance.choice(rows).group if again else f"user {user} group {len(rows)}"
+    return example(len(rows), group)
+
+
+@given(examples=GROUPED, trained=st.sets(st.integers(0, 12)), seed=st.integers(0, 5))
+def test_what_was_trained_on_judges_only_where_nothing_else_can(
+    examples: list[Example], trained: set[int], seed: int
+) -> None:
+    before = {f"group {number}" for number in trained}
+    try:
+        data = split(examples, trained=before, seed=seed)
+    except NotEnoughSignals:
+        with pytest.raises(NotEnoughSignals):
+            split(examples, seed=seed)  # whether a run begins is the same with and without
+        return
+    held_out, groups = {one.group for one in data.held_out}, {one.group for one in examples}
+    assert len(data.train) >= 2
+    if held_out & before:
+        assert len(held_out) <= 2, "no more than must be"
+        room = len(examples) - 2 - len([one for one in data.held_out if one.group not in before])
+        sizes = {group: sum(one.group == group for one in examples) for group in groups - before - held_out}
+        assert all(size > room for size in sizes.values()), "all others are too large"
+    after = before | {one.group for one in data.train}
+    assert split(examples, trained=after, seed=seed).fingerprint == data.fingerprint
+
+
+@pytest.mark.parametrize("new", [4, 8, 12])
+def test_new_corrections_teach_where_all_others_have_taught_already(new: int) -> None:
+    at_once, in_all = 0, 0
+    for user in range(40):
+        rows = [example(number, f"user {user} group {number}") for number in range(40)]
+        trained = {one.group for one in rows}
+        for run in range(3):
+            rows += [example(len(rows) + number, f"user {user} {run} {number}") for number in range(new)]
+            data = split(rows, trained=trained)
+            assert len({one.group for one in data.held_out}) >= 2
+            assert not trained & {one.group for one in data.held_out}
+            at_once += new - len(data.held_out) if run == 0 else 0
+            trained |= {one.group for one in data.train}
+        in_all += 3 * new - len(data.held_out)
+    assert at_once / (40 * new) > 0.45  # of 4 two must judge
+    assert in_all / (120 * new) > 0.7
+
+
+def test_few_and_all_trained_on_still_part() -> None:
+    rows = apart(5)
+    data = split(rows, trained={one.group for one in rows})
+    assert (len(data.train), len(data.held_out)) == (3, 2)
+    one_new = split(rows, trained={one.group for one in rows[:4]})
+    assert rows[4] in one_new.held_out
+    assert len(one_new.held_out) == 2
+
+
+def test_two_prompts_are_held_out_where_there_are_two() -> None:
+    rows = [example(number, group) for number, group in enumerate(["a", "a", "b", "b", "c", "c"])]
+    assert all(len({one.group for one in split(rows, seed=seed).held_out}) == 2 for seed in range(10))
 
 
 def test_held_out_stays_held_out_once_the_share_decides() -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from familiar.feedback.pairs import Example, Rating, examples, ratings
+from familiar.feedback.pairs import MADE_GROUPS, Example, Rating, examples, groups, ratings
 from familiar.memory.types import Exchange, Feedback, FeedbackKind, Message
 
 
@@ -39,6 +39,19 @@ def test_what_does_not_train() -> None:
     assert examples([(rule, None), (rating, one), (untrusted, one), (signal(6, one), None)]) == []
     # An untrusted text does not replace the user's own word either.
     assert [found.id for found in examples([(signal(1, one), one), (untrusted, one)])] == ["fb-1"]
+
+
+def test_a_prompt_is_known_by_signals_that_were_replaced_since() -> None:
+    one, two, three = exchange(1), exchange(2, "Who wrote Ivanhoe?"), exchange(3, "Who wrote Hamlet?")
+    rated = Feedback("fb-5", 1, 5.0, "rating", three.id, rating=-1)
+    rows = [(signal(1, one), one), (signal(2, two), two), (signal(3, one, "Jane Austen."), one), (rated, three)]
+    about_one, about_two = examples(rows)
+    assert about_one.id == "fb-3"
+    assert groups(rows, {"fb-1"}) == groups(rows, {"fb-3"}) == {about_one.group}
+    assert groups(rows, {"fb-2", "fb-9"}) == {about_two.group}
+    assert groups(rows, {"fb-5"}) == frozenset(), "a rating does not say which reply is wanted"
+    assert groups([(signal(1, one), None)], {"fb-1"}) == frozenset()
+    assert not MADE_GROUPS & {about_one.group, about_two.group}
 
 
 def test_inferred_signals_train() -> None:

@@ -1,6 +1,7 @@
 """After ``forget`` the text is nowhere in the data folder's bytes: rows, index, free space, log, backups and files."""
 
 import json
+import os
 import random
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ from familiar.memory import free_space
 from familiar.memory.errors import NotFound
 from familiar.memory.redact import FORGOTTEN, redactor, tells
 from familiar.memory.store import Store
-from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Message, Used
+from familiar.memory.types import AdapterVersion, Exchange, Feedback, LearningRun, Memory, Message, RunState, Used
 
 WRITER = Path(__file__).parent / "writer.py"
 ME = 1
@@ -227,6 +228,38 @@ def test_runs_versions_probes_and_graders_keep_their_rows_without_the_text(store
     assert json.loads(manifest.read_text()) == {"report": {"rows": [f"{FORGOTTEN}."]}}
 
 
+def test_versions_that_were_taught_a_rule_are_named(store: Store) -> None:
+    """It need not have come from a signal, and the rule may have been stated again since."""
+    store.put_memory(Memory("mem-it", ME, 1.0, "rule", "Never mention the war."), 1.0)
+    state_rule(store, "kept", "Answer in French.")
+    store.add_run(LearningRun("run-1", ME, 1.0, "promoted", {}, "f"))
+    for number, taught in enumerate((("fb-kept",), ("fb-kept", "mem-it"), ("mem-it",), ()), start=1):
+        folder = f"adapters/1/v{number}"
+        version = AdapterVersion(ME, number, 1.0, folder, number - 1 or None, "b", "g", "run-1", taught, {})
+        store.add_version(version, make_current=True)
+    again = state_rule(store, "again", "never mention  the war")
+    assert again.id == "mem-it"
+    assert store.forget(ME, [again.id]).versions == (2, 3)
+
+
+@pytest.mark.parametrize(("state", "pid"), [("stopped", 1), ("failed", 1), ("running", None), ("running", 2**22 + 1)])
+def test_checkpoints_of_runs_that_nobody_works_on_go(
+    store: Store, data_dir: Path, state: RunState, pid: int | None
+) -> None:
+    """The last is one that was killed: no process has such a number."""
+    bob = store.users.add("bob", "fam-key", 1.0).id
+    state_rule(store, "it", "Never mention the war.")
+    store.add_run(LearningRun("run-1", ME, 1.0, state, {}, "f", pid=pid))
+    store.add_run(LearningRun("run-now", ME, 2.0, "running", {}, "f", pid=os.getpid()))
+    store.add_run(LearningRun("run-bob", bob, 1.0, "stopped", {}, "f"))
+    for name in ("run-1", "run-now", "run-bob"):
+        weights = data_dir / "runs" / name / "epoch-1" / "adapter_model.safetensors"
+        weights.parent.mkdir(parents=True)
+        weights.write_bytes(b"weights")
+    assert store.forget(ME, ["mem-it"]).left == ()
+    assert sorted(path.name for path in (data_dir / "runs").iterdir()) == ["run-bob", "run-now"]
+
+
 def test_a_deed_is_not_read_again(store: Store) -> None:
     state_rule(store, "it", "Never mention the war.", key="deed-1")
     store.forget(ME, ["mem-it"])
@@ -338,3 +371,37 @@ def test_redacting_finds_the_longest_first_and_keeps_json_json() -> None:
     quoted = redactor(['", "role": "user'])
     assert quoted.json('[{"content": "", "role": "user"}]') == '[{"content": "", "role": "user"}]'
     assert found.same_length("we use metric units") == "we [forgotten]*****"
+
+
+MAX = "Our dog is called Max."
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("Yes: our dog is called max, I think.", f"Yes: {FORGOTTEN}, I think."),
+        ("*Our dog is called Max* and _our dog is called Max_", f"*{FORGOTTEN}* and _{FORGOTTEN}_"),
+        ("Our dog is called Max's cousin", f"{FORGOTTEN}'s cousin"),
+        ("Our dog is called Maxine.", "Our dog is called Maxine."),
+        ("Our dog is called Max2.", "Our dog is called Max2."),
+        ("Your dog is called Max.", "Your dog is called Max."),
+        ("狗Our dog is called Max是", f"狗{FORGOTTEN}是"),
+        (json.dumps("So:\nOur dog is called Max\nAnd so on"), json.dumps(f"So:\n{FORGOTTEN}\nAnd so on")),
+    ],
+)
+def test_what_goes_on_within_a_word_is_another_text(said: str, left: str) -> None:
+    assert redactor([MAX]).text(said) == left
+
+
+def test_scripts_without_spaces_are_found_within() -> None:
+    assert redactor(["我们的狗叫小明。"]).text("是的，我们的狗叫小明。吗") == f"是的，{FORGOTTEN}吗"
+    assert redactor(["우리 개 이름은 맥스"]).text("우리 개 이름은 맥스입니다") == f"{FORGOTTEN}입니다"
+
+
+def test_a_newer_statement_that_only_begins_alike_stays(store: Store) -> None:
+    old = store.put_memory(Memory("mem-old", ME, 1.0, "fact", MAX), 1.0)
+    store.put_memory(Memory("mem-new", ME, 2.0, "fact", "Our dog is called Maxine."), 2.0)
+    (active,) = store.memories(ME)
+    assert (active.id, store.memory(ME, old.id).state) == ("mem-new", "superseded")
+    assert store.forget(ME, [old.id]).memory_ids == (old.id,)
+    assert [memory.text for memory in store.memories(ME)] == ["Our dog is called Maxine."]

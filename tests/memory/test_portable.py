@@ -18,7 +18,7 @@ from familiar.memory import portable_format
 from familiar.memory.errors import InvalidInput
 from familiar.memory.portable_tables import TABLES
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Memory, Message
+from familiar.memory.types import AdapterVersion, Exchange, LearningRun, Memory, Message
 from tests.memory.owner import fill
 
 ME = 1
@@ -175,6 +175,17 @@ def test_the_same_said_under_another_id_is_one_memory(store: Store, other: Store
     other.import_data(ME, io.BytesIO(exported(store)))
     (memory,) = other.memories(ME)
     assert (memory.id, memory.created_at, memory.uses, memory.last_used_at) == ("mem-2", 5.0, 4, 6.0)
+
+
+def test_what_a_version_was_taught_is_known_by_the_id_that_it_has_here(store: Store, other: Store) -> None:
+    store.put_memory(Memory("mem-1", ME, 5.0, "rule", "Use metric units."), 5.0)
+    store.add_run(LearningRun("run-1", ME, 1.0, "promoted", {}, "f"))
+    version = AdapterVersion(ME, 1, 1.0, "adapters/1/v1", None, "b", "g", "run-1", ("fb-gone", "mem-1"), {})
+    store.add_version(version, make_current=True)
+    other.put_memory(Memory("mem-2", ME, 1.0, "rule", "use  metric units"), 1.0)
+    other.import_data(ME, io.BytesIO(exported(store)))
+    assert other.version(ME, 1).feedback_ids == ("fb-gone", "mem-2")
+    assert other.forget(ME, ["mem-2"]).versions == (1,)
 
 
 def test_what_was_forgotten_here_stays_so_where_it_is_known(store: Store) -> None:
