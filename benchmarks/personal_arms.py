@@ -25,7 +25,6 @@ from familiar.daemon.learner_plan import Plan
 from familiar.daemon.learner_steps import Models, Phases, Task
 from familiar.daemon.oracle import Oracle
 from familiar.daemon.prompt import memory_block, with_memories
-from familiar.daemon.rollouts import LlamaSampler
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import signals
 from familiar.feedback.pairs import Example
@@ -85,19 +84,11 @@ class RememberingScorer(LlamaScorer):
 class Remembering(Oracle):
     """An oracle that draws the base model's greedy replies only once."""
 
-    def __init__(self, scorer: LlamaScorer, sampler: LlamaSampler) -> None:
-        super().__init__(scorer, sampler)
-        self._known: dict[str, list[Completion]] = {}
+    scorer_type = RememberingScorer
 
-    @classmethod
-    @contextmanager
-    def open(cls, path: Path, *, threads: int = 0, flash: str = "auto") -> Iterator["Remembering"]:
-        """As ``Oracle`` has it."""
-        with (
-            RememberingScorer.open(path, threads=threads, flash=flash) as scorer,
-            LlamaSampler(scorer.model, threads=threads, flash=flash) as sampler,
-        ):
-            yield cls(scorer, sampler)
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._known: dict[str, list[Completion]] = {}
 
     def sample(
         self, adapter: Path | None, prompts: Sequence[Sequence[Message]], how: Draw, progress: ProgressCallback = silent

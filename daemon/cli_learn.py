@@ -163,7 +163,7 @@ def adapters(user: str | None, **flags: Any) -> None:
         click.echo("No adapter yet: correct a few replies, then run `familiar learn`.")
         return
     serving = current.number if current else None
-    click.echo("    version  learned           corrections  held-out gain  gate")
+    click.echo("    version  learned           learnt from  held-out gain  gate")
     for each in versions:
         mark = "*" if each.number == serving else " "
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(each.created_at))
@@ -244,6 +244,10 @@ def _named(version: int | None) -> str:
 def export(form: str, out: Path, number: int | None, user: str | None, **flags: Any) -> None:
     """Export an adapter version as a GGUF LoRA file or a PEFT folder."""
     settings = load_settings(flags)
+    if not out.absolute().parent.is_dir():
+        raise InvalidInput(
+            f"{out} cannot be written (its folder is not there): make it, or choose another place.", "out"
+        )
     click.echo(f"Wrote {export_version(settings, number, form, out, user)}")
 
 

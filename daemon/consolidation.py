@@ -9,7 +9,7 @@ as surely as when it is told. So a rule can be learnt that the models, when they
 
 A rule that is ignored either way has no places. But where corrections show a habit (``habits``) and nothing else, and
 the adapter has it untold in nearly every reply, it has learnt what they say, and the rules that were noted with them;
-so too where it has it in most replies and telling, to it or to the base model, makes them no more.
+so too where it has it in some replies and telling, to it or to the base model, makes them no more.
 A grader of a rule decides in place of all this. Examples are judged as one. Means decide, not bounds: of two ways to
 answer one has to be taken, and where that was wrong, corrections undo it (``familiar.memory.consolidated``). What is
 left out: memories that apply to some requests only, which too few rows tell of.
@@ -54,9 +54,9 @@ MIN_FOLLOWED, MIN_REWARD = 0.5, 0.9
 """The least share of replies that follow, and of a grader's reward: what is not followed is not learnt."""
 MOST_BEHIND = 0.1
 """The share of replies by which the adapter untold may follow less: one reply, that is, of ten or more."""
-IN_MANNER, BASE_IN_MANNER = 0.9, 0.5
-"""The share of the adapter's replies with the user's habit that speaks for itself, and the most of the base model's:
-what that does anyway tells nothing."""
+IN_MANNER, MIN_IN_MANNER, BASE_IN_MANNER = 0.9, 0.25, 0.5
+"""The share of the adapter's replies with the user's habit that speaks for itself, the least that counts where telling
+makes it no more, and the most of the base model's: what that does anyway tells nothing."""
 
 Prompt = Sequence[Message]
 _Logps = NDArray[np.float32]
@@ -212,7 +212,7 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
 def _has_manner(models: Models, prompts: Sequence[Prompt], manner: Manner, memories: Sequence[Memory]) -> bool:
     """Whether the adapter replies in the user's manner, where the base model does not.
 
-    It does in nearly every reply; or in most, and in no fewer than the models do that are told the memories of it.
+    It does in nearly every reply; or in some, and in no fewer than the models do that are told the memories of it.
     """
     fitting = [prompt for prompt in prompts if models.fits(prompt)]
     if not manner or not memories or len(fitting) < MIN_ROWS:
@@ -223,7 +223,7 @@ def _has_manner(models: Models, prompts: Sequence[Prompt], manner: Manner, memor
         return fmean(manner(text) == text for text in replies)
 
     own = share(models.adapter, fitting)
-    if own < MIN_FOLLOWED or share(None, fitting) > BASE_IN_MANNER:
+    if own < MIN_IN_MANNER or share(None, fitting) > BASE_IN_MANNER:
         return False
     if own >= IN_MANNER:
         return True

@@ -62,11 +62,10 @@ class EditReader:
 
         for turn in new:
             read(turn, mixed=True)
-        for turn in new:
-            # Read strictly until it is known that the rest of the conversation is ours.
-            others = [reading for other, reading in known.items() if other != turn]
-            if known[turn] is Reading.FOREIGN and given[turn] and Reading.FOREIGN not in others:
-                read(turn, mixed=False)
+        foreign = [turn for turn, reading in known.items() if reading is Reading.FOREIGN]
+        # Read strictly until it is known that the rest of the conversation is ours.
+        if len(foreign) == 1 and given.get(foreign[0]):
+            read(foreign[0], mixed=False)
         return {turn: reading for turn in new if (reading := known[turn])}, found
 
     def _read_turn(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from familiar.adapters.protocols import Completion, Draw, ProgressCallback, TopLogps, silent
 from familiar.daemon import grader_service
@@ -24,6 +24,8 @@ from familiar.memory.types import Message
 class Oracle:
     """One model file, loaded once, for ``Scorer``, ``Sampler`` and ``Teacher`` alike."""
 
+    scorer_type = LlamaScorer
+
     def __init__(self, scorer: LlamaScorer, sampler: LlamaSampler, replier: "_Replier") -> None:
         self.scorer = scorer
         self._sampler = sampler
@@ -31,10 +33,10 @@ class Oracle:
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path, *, threads: int = 0, flash: str = "auto") -> Iterator["Oracle"]:
+    def open(cls, path: Path, *, threads: int = 0, flash: str = "auto") -> Iterator[Self]:
         """Load the model for as long as the block lasts; raises as ``LlamaScorer.open`` does."""
         with (
-            LlamaScorer.open(path, threads=threads, flash=flash) as scorer,
+            cls.scorer_type.open(path, threads=threads, flash=flash) as scorer,
             LlamaSampler(scorer.model, threads=threads, flash=flash) as sampler,
             closing(_Replier(scorer.model, scorer.context_tokens, threads, flash)) as replier,
         ):

@@ -1,7 +1,7 @@
 """Replace what was forgotten inside other texts: replies, conversations, JSON, files. Pure.
 
 A text is found whatever its case, its spacing, its Unicode form or its closing full stop, and also as JSON escapes it,
-however deep: ``"`` as ``\\"``, a line break as ``\\n``, ``é`` as ``\\u00e9``. It is not found where it goes on in a word
+however deep: ``"`` as ``\\"``, a line break as ``\\n``, ``é`` as ``\\u00e9``. It is not found where a word goes on
 ("called Max" in "called Maxine"), but for scripts that put nothing between words. What is left out: a text in other
 words.
 """
