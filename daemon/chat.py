@@ -5,7 +5,7 @@ person, a pipe and a test. What is left out: colours and editing of earlier turn
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import TextIOWrapper
@@ -44,30 +44,41 @@ _ALONE = ("/good", "/bad", "/yes", "/no", "/why", "/new", "/help", "/quit")
 class Conversation:
     """The running history. ``completion_id`` names the last reply, None before there is one.
 
-    ``pending`` is the guess that the user was asked about after it, if any: its ``id`` and ``text``.
+    ``pending`` is the guess that the user was asked about after it, if any: its ``id`` and ``text``. ``outgrown`` is
+    whether the user was told that older messages are left out.
     """
 
     model: str
     messages: list[Message] = field(default_factory=list)
     completion_id: str | None = None
     pending: Mapping[str, Any] | None = None
+    outgrown: bool = False
 
 
-def run(settings: "Settings", model: str, user: str | None = None) -> None:
+def run(settings: "Settings", model: str, user: str | None = None) -> bool:
     """Chat on this process's terminal, with the running service or one of our own for the session.
 
-    ``user`` is who chats, by name; None is the default user. Raises NotFound when there is no such user.
+    Returns whether it ended well: a chat from a pipe does not where its last line failed. ``user`` is who chats, by
+    name; None is the default user. Raises NotFound when there is no such user, InvalidInput for an unknown model.
     """
     if user is not None:
         with open_store(settings) as store:
             store.users.named(user)
     with local_service.found_or_started(settings, user, _say_starting) as client:
+        _check_model(model, client.models())
         tty = sys.stdin.isatty() and sys.stdout.isatty()
-        loop(client, Conversation(model), _line_reader(tty), _write, interactive=tty)
+        failed = loop(
+            client, Conversation(model), _line_reader(tty), _write, _write if tty else _complain, interactive=tty
+        )
+        return tty or not failed
 
 
-def loop(client: Client, talk: Conversation, read: Read, write: Write, *, interactive: bool) -> None:
-    """Read and answer lines until the input ends or ``/quit``. An error is one line, and the chat goes on."""
+def loop(client: Client, talk: Conversation, read: Read, write: Write, complain: Write, *, interactive: bool) -> bool:
+    """Read and answer lines until the input ends or ``/quit``; returns whether the last one failed.
+
+    An error is one line, given to ``complain``, and the chat goes on.
+    """
+    failed = False
     if interactive:
         write(f"Talking to {talk.model} at {client.base_url}. /help lists the commands, /quit leaves.\n")
     while True:
@@ -76,18 +87,20 @@ def loop(client: Client, talk: Conversation, read: Read, write: Write, *, intera
         except EOFError:
             if interactive:
                 write("\n")
-            return
+            return failed
         if line == "/quit":
-            return
+            return failed
         if not line:
             continue
+        failed = False
         try:
             if line.startswith("/"):
                 _command(client, talk, line, read, write)
             else:
                 _reply(client, talk, line, write)
         except FamiliarError as error:
-            write(f"familiar: {error}\n")
+            failed = True
+            complain(f"familiar: {error}\n")
 
 
 def _reply(client: Client, talk: Conversation, text: str, write: Write) -> None:
@@ -95,7 +108,7 @@ def _reply(client: Client, talk: Conversation, text: str, write: Write) -> None:
     said: list[str] = []
     completion_id = None
     told: dict[str, Any] = {}
-    chunks = client.stream(talk.model, [*talk.messages, Message(role="user", content=text)])
+    chunks = client.stream(talk.model, [*talk.messages, Message(role="user", content=text)], truncation="auto")
     try:
         for chunk in chunks:
             completion_id = chunk.id
@@ -109,6 +122,12 @@ def _reply(client: Client, talk: Conversation, text: str, write: Write) -> None:
             write("\n")
     if told.get("notice"):
         write(f"familiar: {told['notice']}\n")
+    if told.get("trimmed_messages") and not talk.outgrown:
+        write(
+            f"familiar: The {told['trimmed_messages']} oldest messages no longer fit and were left out, as others will "
+            f"be: /new starts a new conversation.\n"
+        )
+        talk.outgrown = True
     write(chat_memory.learned(told.get("learned") or ()))
     talk.pending = next(iter(told.get("pending") or ()), None)
     if talk.pending:
@@ -150,6 +169,7 @@ def _command(client: Client, talk: Conversation, line: str, read: Read, write: W
     elif name == "/new":
         talk.messages.clear()
         talk.completion_id = talk.pending = None
+        talk.outgrown = False
         write("A new conversation.\n")
     elif name == "/help":
         write(HELP)
@@ -185,10 +205,15 @@ def _last(talk: Conversation) -> str:
 
 def _model(client: Client, talk: Conversation, wanted: str, write: Write) -> None:
     known = client.models()
-    if wanted and wanted not in known:
-        raise InvalidInput(f"{wanted} is not one of the service's models: {', '.join(known)}.")
+    if wanted:
+        _check_model(wanted, known)
     talk.model = wanted or talk.model
     write("".join(f"{'*' if model == talk.model else ' '} {model}\n" for model in known))
+
+
+def _check_model(wanted: str, known: Sequence[str]) -> None:
+    if wanted not in known:
+        raise InvalidInput(f"{wanted} is not one of the service's models: {', '.join(known)}.")
 
 
 def _say_starting() -> None:
@@ -199,6 +224,11 @@ def _say_starting() -> None:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 def _line_reader(tty: bool) -> Read:

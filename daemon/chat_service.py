@@ -26,7 +26,8 @@ from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.served_adapters import Served, ServedAdapters
 from familiar.daemon.signal_service import Noticed, SignalService
 from familiar.daemon.structured import Structure, structure_of
-from familiar.memory.errors import FamiliarError
+from familiar.daemon.template_messages import template_messages
+from familiar.memory.errors import FamiliarError, InvalidInput
 from familiar.memory.recall import NOTHING, Recalled, Recaller
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Memory, Message
@@ -57,6 +58,16 @@ class Plan:
     structure: Structure
     served: Served
 
+    @property
+    def notice(self) -> str | None:
+        """A line for the user, where something is not as asked."""
+        lines = [self.served.notice] if self.served.notice else []
+        lines += [
+            f"The pinned memory {memory.id} is too long to be shown: shorten it, or raise memory.budget_tokens."
+            for memory in self.recalled.too_long
+        ]
+        return " ".join(lines) or None
+
 
 @dataclass(frozen=True)
 class Started:
@@ -86,7 +97,7 @@ class Started:
             ],
             "pending": [{"id": guess.id, "text": guess.text} for guess in self.plan.noticed.pending],
             "trimmed_messages": self.plan.trimmed,
-            "notice": self.plan.served.notice,
+            "notice": self.plan.notice,
         }
 
 
@@ -229,11 +240,33 @@ class ChatService:
                 return False
             return len(tried[len(turns)]) <= room
 
-        kept = history.trimmed(messages, fits) if trim else messages
-        prompt_ids = tried.get(len(kept)) or encode(kept, recalled)
-        if recalled.memories and len(prompt_ids) >= limit:
-            prompt_ids, recalled = encode(kept, NOTHING), recalled.untold()
+        kept = messages
+        try:
+            kept = history.trimmed(messages, fits) if trim else messages
+            prompt_ids = tried.get(len(kept)) or encode(kept, recalled)
+            if recalled.memories and len(prompt_ids) >= limit:
+                prompt_ids, recalled = encode(kept, NOTHING), recalled.untold()
+            if len(prompt_ids) >= limit:
+                raise ContextOverflow(len(prompt_ids), limit, "messages")
+        except ContextOverflow as error:
+            raise ContextOverflow(error.prompt_tokens, limit, "messages", self._instead(kept, structure)) from None
+        except InvalidInput:
+            # Memories may have taken the place of messages[0], by which the wrong one is named.
+            template_messages(messages)
+            raise
         return prompt_ids, recalled, len(messages) - len(kept)
+
+    def _instead(self, messages: Sequence[Message], structure: Structure) -> str:
+        """What helps with messages that are too long: to leave out the oldest only where the others fit."""
+        least = history.trimmed(messages, lambda turns: False)
+        try:
+            fits = len(self._engine.encode_prompt(least, structure.template_tools)) < self._engine.info.context_tokens
+        except InvalidInput:
+            fits = False
+        if fits:
+            return 'shorten them, send "truncation": "auto" to leave out the oldest'
+        has_system = any(message["role"] == "system" for message in least)
+        return f"shorten the last message{' or the system message' if has_system else ''}"
 
     def _log(self, started: Started, request: ChatRequest, choices: Choices, begun: float) -> str | None:
         """Store each choice as an exchange: the first under the reply's id, the others under that and their index.
@@ -289,7 +322,7 @@ class ChatReply:
             running = asyncio.get_running_loop().run_in_executor(self._workers, self._log)
             logged = await asyncio.shield(running)
         if CANCELLED not in self._choices.finish_reasons:
-            notice = " ".join(text for text in (self.started.plan.served.notice, logged) if text) or None
+            notice = " ".join(text for text in (self.started.plan.notice, logged) if text) or None
             yield Ended(self._choices.totals, notice)
 
     def cancel(self) -> None:

@@ -57,7 +57,8 @@ def chat(model_id: str, user: str | None, **flags: Any) -> None:
     settings = load_settings(flags)
     from familiar.daemon import chat as terminal
 
-    terminal.run(settings, model_id, user)
+    if not terminal.run(settings, model_id, user):
+        sys.exit(1)
 
 
 @cli.command()

@@ -129,7 +129,10 @@ def restore(file: Path, yes: bool, **flags: Any) -> None:
         confirm(f"Put {file} in the place of {settings.database}?", "Nothing was restored")
     with learner_lock(settings.data_dir):
         replaced = backup_files.restore(settings.database, file, time.time())
-    click.echo(f"Restored {file}." + (f" What was there before is {replaced}." if replaced else ""))
+    said = f"Restored {file}."
+    if replaced:
+        said += f" What was there before is {'damaged, and kept as ' if replaced.damaged else ''}{replaced.path}."
+    click.echo(said)
 
 
 @data.command()

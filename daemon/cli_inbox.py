@@ -97,6 +97,8 @@ def draft(request: str, out: Path | None, model_id: str, user: str | None, **fla
     request = whole_text(request)
     if not request.strip():
         raise InvalidInput("The request is empty: say what is to be written.", "request")
+    if out == Path("-"):
+        raise InvalidInput("-o takes a file, as it is by editing it that a draft is corrected: name one.", "out")
     if out is not None and out.exists():
         raise InvalidInput(f"{out} exists already: give another -o, or remove it.", "out")
     with open_store(settings) as store:

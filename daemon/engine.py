@@ -58,18 +58,19 @@ class EngineBusy(Busy):
 
 
 class ContextOverflow(InvalidInput):
-    """A prompt that the context cannot hold; the code is OpenAI's."""
+    """A prompt that the context cannot hold; the code is OpenAI's. ``prompt_tokens`` may be in words: "at least 9"."""
 
     code = "context_length_exceeded"
 
-    def __init__(self, prompt_tokens: int | str, context_tokens: int, param: str) -> None:
-        instead = 'send "truncation": "auto" to leave out the oldest, ' if param == "messages" else ""
+    def __init__(self, prompt_tokens: int | str, context_tokens: int, param: str, instead: str = "shorten it") -> None:
+        """``instead`` is what the client can do, before a larger context."""
         super().__init__(
             # Begins as OpenAI's does: clients know an overflow by these words.
             f"This model's maximum context length is {context_tokens} tokens, the reply included, but the {param} "
-            f"{_have(param)} {prompt_tokens}: shorten it, {instead}or serve with a larger context.",
+            f"{_have(param)} {prompt_tokens}: {instead}, or serve with a larger context.",
             param,
         )
+        self.prompt_tokens = prompt_tokens
 
 
 def _have(param: str) -> str:
@@ -191,7 +192,7 @@ class Engine:
         """
         with self._vocab_use:
             self._check_open()
-            self._check_length(sum(len(message["content"]) for message in messages), "messages")
+            self._check_length(sum(len(message["content"] or "") for message in messages), "messages")
             template = self._tool_template if tools else self._template
             return encode_prompt(self._model.vocab, template, messages, tools)
 

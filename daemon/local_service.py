@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,22 +47,31 @@ def read_record(service_file: Path) -> Record | None:
 
 
 def find(settings: "Settings", user: str | None = None) -> Client | None:
-    """A client of the service that runs on the data folder, else of the one at the configured address, else None.
+    """A client of the service that runs on the data folder, else None.
 
-    ``user`` is whom the service is to answer; None is the default user.
+    A service of another data folder is never one, whatever its port: what is said to it would be remembered there.
+    ``user`` is whom the service is to answer; None is the default user. Raises FamiliarError when the service has no
+    such user.
     """
     record = read_record(settings.service_file)
-    if record is not None:
-        client = Client(record.url, token=record.token, user=user)
-        # The record of a service that was killed may name a port that another one has now.
-        if client.pid() == record.pid:
+    if record is None:
+        return None
+    with ExitStack() as stack:
+        client = stack.enter_context(Client(record.url, token=record.token, user=user))
+        # The record of a service that was killed may name a port that another one has now, and a folder that was
+        # copied while it was in use has the record of the other one.
+        if client.pid() == record.pid and _serves(client.status()["data_dir"], settings.service_file):
+            stack.pop_all()
             return client
-        client.close()
-    client = Client(_url(settings.host, settings.port), user=user)
-    if client.pid() is not None:
-        return client
-    client.close()
     return None
+
+
+def _serves(data_dir: str, service_file: Path) -> bool:
+    """Whether the record of a service of ``data_dir`` is this very file, rather than one that this is a copy of."""
+    try:
+        return service_file.samefile(Path(data_dir) / service_file.name)
+    except OSError:
+        return True  # the service has another name for the folder: it runs in a container, or the folder was moved
 
 
 @contextmanager
@@ -78,9 +87,20 @@ def found_or_started(
     before_start()
     log = settings.data_dir / "logs" / "service.log"
     with running(
-        settings.host, settings.port, settings.serve_arguments(), log, service_file=settings.service_file, user=user
+        settings.host,
+        _own_port(settings),
+        settings.serve_arguments(),
+        log,
+        service_file=settings.service_file,
+        user=user,
     ) as own:
         yield own
+
+
+def _own_port(settings: "Settings") -> int:
+    """The configured port, or a free one where the service of another data folder has that."""
+    with Client(_url(settings.host, settings.port)) as there:
+        return settings.port if there.pid() is None else free_port(settings.host)
 
 
 @contextmanager
@@ -155,6 +175,6 @@ def stop(child: "subprocess.Popen[bytes]", timeout_s: float) -> None:
 
 def free_port(host: str) -> int:
     """A port that nothing listens on at this moment."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])

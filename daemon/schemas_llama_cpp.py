@@ -19,7 +19,7 @@ from familiar.daemon.schemas_native import (
     grammar_of,
     without_neutral,
 )
-from familiar.daemon.schemas_text import TextRequest, TokenIds
+from familiar.daemon.schemas_text import TEXT, TOKENS, TextRequest, TokenIds, either
 
 ALIASES = {"max_tokens": "n_predict", "max_completion_tokens": "n_predict", "logprobs": "n_probs"}
 """llama.cpp's other names, which count where the first one is not given."""
@@ -51,7 +51,10 @@ _NAMES = {"max_tokens": "n_predict", "logprobs": "n_probs"}
 class Completion(NativeSampling):
     """``POST /completion``: text to go on with. ``n_predict`` below zero is without a limit."""
 
-    prompt: str | TokenIds | Annotated[list[str | TokenIds], Field(min_length=1)]
+    prompt: Annotated[
+        str | TokenIds | Annotated[list[str | TokenIds], Field(min_length=1)],
+        either(TEXT, TOKENS, "a list of one of either"),
+    ]
     model: str = model_ids.DEFAULT
     stream: bool | None = None
     n_predict: int | None = None
@@ -149,12 +152,15 @@ class ApplyTemplate(Wire):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
 
 
+Texts = Annotated[str | TokenIds | list[str | TokenIds], either(TEXT, TOKENS, "a list of either")]
+
+
 class NativeEmbedding(Wire):
     """``POST /embedding`` and ``/embeddings``; ``content`` is the older name of ``input``."""
 
     model: str = model_ids.DEFAULT
-    input: str | TokenIds | list[str | TokenIds] | None = None
-    content: str | TokenIds | list[str | TokenIds] | None = None
+    input: Texts | None = None
+    content: Texts | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -5,13 +5,14 @@ only ones; what these refuse is said under the name that the client knows.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError, model_validator
 
 from familiar.daemon.grammar.json_grammar import json_object_grammar, json_schema_grammar
 from familiar.daemon.schemas import Wire, refuse, sorted_out
+from familiar.daemon.schemas_text import either
 
 R = TypeVar("R", bound=Wire)
 
@@ -53,7 +54,7 @@ class NativeSampling(Wire):
     top_p: float | None = None
     min_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: Annotated[str | list[str], either("a text", "a list of texts")] | None = None
     repeat_penalty: float | None = None
     repeat_last_n: int | None = None
     presence_penalty: float | None = None

@@ -5,7 +5,7 @@ Source: https://github.com/ollama/ollama/blob/main/docs/api.md and its ``api/typ
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import model_validator
 
@@ -20,7 +20,7 @@ from familiar.daemon.schemas_native import (
     grammar_of,
     without_neutral,
 )
-from familiar.daemon.schemas_text import TextRequest
+from familiar.daemon.schemas_text import TextRequest, either
 from familiar.memory.errors import InvalidInput
 
 LATEST = ":latest"
@@ -89,7 +89,7 @@ class Answered(Wire):
 
     model: str
     stream: bool | None = None
-    format: Literal["json", ""] | dict[str, Any] | None = None
+    format: Annotated[Literal["json", ""] | dict[str, Any], either('"json"', "a JSON schema")] | None = None
     options: Options | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
@@ -195,7 +195,7 @@ class OllamaEmbed(Wire):
     """``POST /api/embed``. ``options`` and ``truncate`` are ignored: an input that is too long is an error."""
 
     model: str
-    input: str | list[str] | None = None
+    input: Annotated[str | list[str], either("a text", "a list of texts")] | None = None
     dimensions: int | None = None
 
     @model_validator(mode="before")

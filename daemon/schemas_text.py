@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from familiar.daemon.schemas import SampledRequest, Wire, refuse, sorted_out
 
@@ -21,16 +22,37 @@ MAX_TEXT_LOGPROBS = 20
 
 TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
+TEXT = "a text"
+TOKENS = "a list of token ids (each 0 or more)"
+
+
+def either(*forms: str, most: int | None = None) -> WrapValidator:
+    """Have a value that has none of several forms refused as a whole, and not as if it could only be the first.
+
+    ``forms`` are what it may be, in words; ``most`` is how many items its list may have.
+    """
+    expected = f"{', '.join(forms[:-1])} or {forms[-1]}"
+
+    def checked(value: object, read: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return read(value)
+        except ValidationError:
+            have = f", but has {len(value)}" if most and isinstance(value, list) and len(value) > most else ""
+            raise PydanticCustomError("either", "Input should be {forms}", {"forms": expected + have}) from None
+
+    return WrapValidator(checked)
+
 
 class TextRequest(SampledRequest):
     """``POST /v1/completions``: plain text to go on with. A null is a field not given."""
 
-    prompt: (
+    prompt: Annotated[
         str
         | TokenIds
         | Annotated[list[str], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)]
-    )
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS)],
+        either(TEXT, TOKENS, f"a list of 1 to {MAX_PROMPTS} of either", most=MAX_PROMPTS),
+    ]
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_TEXT_LOGPROBS)] | None = None
@@ -68,12 +90,13 @@ class EmbeddingRequest(Wire):
     """``POST /v1/embeddings``. A null is a field not given."""
 
     model: str
-    input: (
+    input: Annotated[
         str
         | TokenIds
         | Annotated[list[str], Field(min_length=1, max_length=MAX_INPUTS)]
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)]
-    )
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_INPUTS)],
+        either(TEXT, TOKENS, f"a list of 1 to {MAX_INPUTS} of either", most=MAX_INPUTS),
+    ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Field(ge=1)] | None = None
 

@@ -25,7 +25,12 @@ FOLDER = "backups"
 _PAGES = 2048
 _PART = ".part"
 _LOCK = ".lock"
+_DAMAGED = "-damaged"
+_LOGS = ("-journal", "-wal", "-shm")
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_UNREADABLE = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+_SHARED_LOCK = (0x40000002, 510)
+"""The bytes of a database's file that whoever has it open holds a lock on, as first and length: SQLite's ``os.h``."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,18 @@ class Backup:
     path: Path
     created_at: float
     size_bytes: int
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """What a store that was restored over became: a backup, or where it was ``damaged``, a file as it was."""
+
+    path: Path
+    damaged: bool
+
+
+class _Damaged(BadFile):
+    """A store that SQLite cannot read."""
 
 
 def folder_of(database: Path) -> Path:
@@ -66,11 +83,12 @@ def listed(database: Path) -> list[Backup]:
     return sorted(backups, key=lambda backup: (backup.created_at, backup.path.name))
 
 
-def restore(database: Path, source: Path, now: float) -> Path | None:
-    """Put a copy of the backup ``source`` in the store's place; return the backup that the replaced store became.
+def restore(database: Path, source: Path, now: float) -> Replaced | None:
+    """Put a copy of the backup ``source`` in the store's place; return what became of the store that was there.
 
-    Call only when no service runs on the data folder. A kill at any moment leaves the one or the other. Raises
-    ``BadFile`` when ``source`` is no backup or damaged, ``Busy`` while any program has the store open, ``NoSpace``.
+    One that cannot be read is set aside as it is: maybe somebody can save something of it. Call only when no
+    service runs on the data folder. A kill at any moment leaves the one or the other. Raises ``BadFile`` when
+    ``source`` is no backup or damaged, ``Busy`` while any program has the store open, ``NoSpace``.
     """
     if not source.is_file():
         raise BadFile(f"{source} is not a file: `familiar data backups` lists the backups that there are.")
@@ -81,14 +99,27 @@ def restore(database: Path, source: Path, now: float) -> Path | None:
         # Opened as a store: what is not one is refused, and one of an older version is brought up to date.
         Connection(copy, now).close()
         _alone(copy)
-        replaced = None
-        if database.exists():
-            _alone(database)
-            replaced = _free_name(folder_of(database), now)
-            replaced.parent.mkdir(mode=0o700, exist_ok=True)
-            os.link(database, replaced)
+        replaced = _set_aside(database, now) if database.exists() else None
+        for ending in _LOGS:  # SQLite would take what is left for the restored store's
+            Path(f"{database}{ending}").unlink(missing_ok=True)
         os.replace(copy, database)
         _sync(database.parent)
+    return replaced
+
+
+def _set_aside(database: Path, now: float) -> Replaced:
+    """Give a store that is to be replaced its name among the backups, a damaged one with the log that it may have."""
+    try:
+        _alone(database)
+        damaged = not _is_sound(database)
+    except _Damaged:
+        _refuse_open(database)
+        damaged = True
+    replaced = Replaced(_free_name(folder_of(database), now, _DAMAGED if damaged else ""), damaged)
+    os.link(database, replaced.path)
+    log = Path(f"{database}-wal")
+    if log.exists():
+        os.link(log, f"{replaced.path}-wal")
     return replaced
 
 
@@ -136,8 +167,8 @@ def locked(database: Path) -> Iterator[None]:
         yield
 
 
-def _free_name(folder: Path, now: float) -> Path:
-    name = time.strftime("familiar-%Y%m%d-%H%M%S", time.localtime(now))
+def _free_name(folder: Path, now: float, ending: str = "") -> Path:
+    name = time.strftime("familiar-%Y%m%d-%H%M%S", time.localtime(now)) + ending
     path, number = folder / f"{name}.db", 1
     while path.exists():
         number += 1
@@ -162,7 +193,7 @@ def _temporary(target: Path) -> Iterator[Path]:
         raise InvalidInput(f"{target} cannot be written ({error.strerror}): choose another place.", "out") from error
     finally:
         if name is not None:
-            for ending in ("", "-journal", "-wal", "-shm"):
+            for ending in ("", *_LOGS):
                 Path(name + ending).unlink(missing_ok=True)
 
 
@@ -204,14 +235,45 @@ def _counts(connection: sqlite3.Connection) -> dict[str, int]:
 
 
 def _alone(database: Path) -> None:
-    """Make a store a single file without a log, which works only when no program has it open. Raises ``Busy``."""
+    """Make a store a single file without a log, which works only when no program has it open.
+
+    Raises ``Busy``, and ``BadFile`` when the file cannot be opened or is no database.
+    """
     try:
         with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=1.0)) as connection:
             connection.execute("PRAGMA journal_mode=DELETE").fetchall()
-    except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _HELD:
-            raise Busy(f"{database} is in use: end the service and whatever else has it open.") from error
+    except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _HELD:
+            raise _in_use(database) from error
+        if code in _UNREADABLE:
+            raise _Damaged(f"{database} is damaged ({error}).") from error
         raise BadFile(f"{database} cannot be opened ({error}): check its permissions.") from error
+
+
+def _is_sound(database: Path) -> bool:
+    """Whether all of a store can be read; ``_alone`` reads no more than its beginning."""
+    with contextlib.closing(sqlite3.connect(database, isolation_level=None, timeout=BUSY_TIMEOUT_S)) as connection:
+        try:
+            return [row[0] for row in connection.execute("PRAGMA quick_check(1)")] == ["ok"]
+        except sqlite3.DatabaseError:
+            return False
+
+
+def _refuse_open(database: Path) -> None:
+    """Raise ``Busy`` while another program has a store open, where SQLite cannot tell, as it cannot read the file."""
+    first, length = _SHARED_LOCK
+    with database.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, first)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise _in_use(database) from error
+            raise
+
+
+def _in_use(database: Path) -> Busy:
+    return Busy(f"{database} is in use: end the service and whatever else has it open.")
 
 
 def _sync(folder: Path) -> None:

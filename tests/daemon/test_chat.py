@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from familiar.daemon import local_service
+from familiar.daemon import local_service, settings
 from familiar.daemon.client import Client
 from familiar.memory.store import Store
 from familiar.memory.types import Memory
@@ -32,10 +33,10 @@ def service(folder: Path, model_path: Path) -> Iterator[list[str]]:
         yield [*options, "--port", str(port)]
 
 
-def chat(options: list[str], *lines: str) -> str:
-    """What `familiar chat` prints for these lines of input."""
+def piped(options: list[str], *lines: str) -> subprocess.CompletedProcess[str]:
+    """`familiar chat` with these lines of input."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FAMILIAR_")}
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "familiar.daemon", "chat", *options],
         input="".join(f"{line}\n" for line in lines),
         capture_output=True,
@@ -44,9 +45,22 @@ def chat(options: list[str], *lines: str) -> str:
         timeout=280,
         env=env | {"XDG_CONFIG_HOME": os.devnull, "PYTHONIOENCODING": "utf-8:strict"},
     )
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == ""
+
+
+def chat(options: list[str], *lines: str) -> str:
+    """What `familiar chat` prints for these lines of input, none of which is a mistake."""
+    result = piped(options, *lines)
+    assert (result.returncode, result.stderr) == (0, "")
     return result.stdout
+
+
+def mistakes(options: list[str], *lines: str) -> list[str]:
+    """The lines that `familiar chat` prints on stderr for these lines of input, the last of which is a mistake."""
+    result = piped(options, *lines)
+    assert result.returncode == 1
+    said = result.stderr.splitlines()
+    assert all(line.startswith("familiar: ") for line in said)
+    return [line.removeprefix("familiar: ") for line in said]
 
 
 def test_a_correction_is_remembered_and_used_on_the_next_request(service: list[str], folder: Path) -> None:
@@ -121,10 +135,10 @@ def test_a_memory_is_forgotten_by_the_beginning_of_its_id(service: list[str], fo
     with Store.open(folder / "familiar.db") as store:
         user = store.default_user()
         store.put_memory(Memory("mem-zzz12345", user, 1.0, "fact", "Oslo is where Bo lives."), 1.0)
-    shown = chat(service, "/forget mem-zzz", "yes", "/forget mem-zzz", "/forget")
-    assert "  Oslo is where Bo lives.\nForgotten.\n" in shown
-    assert 'No memory has an id that begins with "mem-zzz": /memories lists them.' in shown
-    assert "/forget needs an id" in shown
+    assert "  Oslo is where Bo lives.\nForgotten.\n" in chat(service, "/forget mem-zzz", "yes")
+    unknown, empty = mistakes(service, "/forget mem-zzz", "/forget")
+    assert unknown == 'No memory has an id that begins with "mem-zzz": /memories lists them.'
+    assert "/forget needs an id" in empty
     assert "Nothing was forgotten." in chat(service, "/remember Bo lives in Bergen.", "/forget Bergen")  # input ends
 
 
@@ -134,10 +148,11 @@ def test_why_says_the_reason_for_each_memory(service: list[str]) -> None:
 
 
 def test_a_guess_is_asked_about_and_answered(service: list[str], folder: Path) -> None:
-    shown = chat(service, "Tell me about the sea.", "Shorter, please.", "/no", "/yes")
+    shown = chat(service, "Tell me about the sea.", "Shorter, please.", "/no")
     (question,) = re.findall("^Shall I keep to this from now on: “(.+)”\\? /yes or /no$", shown, re.MULTILINE)
     assert "Noted: I shall not." in shown
-    assert "There is nothing to say yes or no to" in shown
+    (said,) = mistakes(service, "/yes")
+    assert "There is nothing to say yes or no to" in said
     with Store.open(folder / "familiar.db") as store:
         assert store.pending(store.default_user()) == []
         assert question not in [memory.text for memory in store.memories(store.default_user())]
@@ -151,22 +166,42 @@ def test_what_is_said_to_be_remembered_is_confirmed(service: list[str]) -> None:
 
 
 def test_another_model_can_be_chosen_and_a_wrong_one_is_explained(service: list[str], folder: Path) -> None:
-    shown = chat(service, "/model familiar:base", "Hello", "/why", "/model gpt-9", "/model")
-    assert "gpt-9 is not one of the service's models" in shown
-    assert "* familiar:base" in shown
+    assert "* familiar:base" in chat(service, "/model familiar:base", "Hello", "/why", "/model")
     with Store.open(folder / "familiar.db") as store:
         latest = store.latest_exchange(store.default_user())
     assert latest is not None
     assert (latest.model, latest.memory_ids) == ("familiar:base", ())
+    for (said,) in (mistakes(service, "/model gpt-9"), mistakes([*service, "--id", "gpt-9"], "Hello")):
+        assert said.startswith("gpt-9 is not one of the service's models: familiar, ")
 
 
 def test_mistakes_are_explained_and_the_chat_goes_on(service: list[str]) -> None:
     lines = ("/fix too early", "/rule", "/remember", "/dance", "Hello", "/fix   ", ".", "/bad too long", "/quit", "no")
-    shown = chat(service, *lines)
-    assert "There is no reply yet" in shown
-    assert "/dance is not a command: /help lists them." in shown
-    assert "/bad takes no text: /fix TEXT says what you wanted" in shown
-    assert shown.count("familiar: ") == 6
+    said = mistakes(service, *lines)
+    assert "There is no reply yet" in said[0]
+    assert "/dance is not a command: /help lists them." in said
+    assert "/bad takes no text: /fix TEXT says what you wanted" in said[-1]
+    assert len(said) == 6
+    result = piped(service, "/dance", "/help")  # what went well in the end did go well
+    assert (result.returncode, len(result.stderr.splitlines())) == (0, 1)
+
+
+def test_a_request_that_fails_is_the_status_of_a_pipe(service: list[str]) -> None:
+    (said,) = mistakes(service, "word " * 3000)
+    assert said.startswith("This model's maximum context length is")
+    assert said.endswith(": shorten the last message, or serve with a larger context.")
+
+
+def test_a_long_chat_goes_on_and_says_once_that_its_beginning_is_left_out(service: list[str], folder: Path) -> None:
+    long = "Hello there, my friend, how are you today? " * 12
+    shown = chat(service, *[long] * 12, "/new", *[long] * 12)
+    said = re.findall("^familiar: The (\\d+) oldest messages no longer fit .*: /new starts a new", shown, re.MULTILINE)
+    assert len(said) == 2
+    assert all(int(left_out) >= 2 for left_out in said)
+    with Store.open(folder / "familiar.db") as store:
+        latest = store.latest_exchange(store.default_user())
+    assert latest is not None
+    assert len(latest.messages) == 23
 
 
 def test_a_new_conversation_forgets_the_old_turns(service: list[str], folder: Path) -> None:
@@ -185,6 +220,27 @@ def test_without_a_service_one_runs_for_the_session(data_dir: Path, model_path: 
         assert len(store.exchanges(store.default_user())) == 1
     with Client(f"http://127.0.0.1:{port}") as client:
         assert client.pid() is None  # it was stopped with the session
+
+
+def test_words_never_go_to_the_service_of_another_folder(service: list[str], data_dir: Path, folder: Path) -> None:
+    other = ["--data-dir", str(data_dir), *service[2:]]  # the same port
+    shown = chat(other, "/remember My locker code is 4711.", "/memories")
+    assert shown.splitlines()[0] == "Remembered: My locker code is 4711."
+    assert len(shown.splitlines()) == 3  # a header and the one memory
+    held = []
+    for where in (data_dir, folder):
+        with Store.open(where / "familiar.db") as store:
+            held.append([memory.text for memory in store.memories(store.default_user()) if "4711" in memory.text])
+    assert held == [["My locker code is 4711."], []]
+
+
+def test_a_folder_that_was_copied_in_use_has_no_service(service: list[str], data_dir: Path, folder: Path) -> None:
+    shutil.copyfile(folder / "service.json", data_dir / "service.json")
+    for where, found in ((folder, True), (data_dir, False)):
+        client = local_service.find(settings.load({"data_dir": where, "port": int(service[-1])}, {}))
+        assert (client is not None) == found
+        if client is not None:
+            client.close()
 
 
 def test_a_service_that_cannot_start_is_one_line(data_dir: Path) -> None:

@@ -96,6 +96,7 @@ def test_wrong_usage_is_one_line_and_exit_2(arguments: tuple[str, ...], said: st
     ("arguments", "said"),
     [
         (("draft", " "), "The request is empty"),
+        (("draft", "An e-mail", "-o", "-"), "-o takes a file"),
         (("memory", "show", ""), "The id of the memory is empty"),
         (("memory", "list", "--config", "/dev/null/config.toml"), "/dev/null/config.toml"),
     ],
@@ -200,6 +201,14 @@ def test_a_version_whose_files_are_gone_is_neither_served_nor_exported(data_dir:
         assert store.current_version(store.default_user()) is None
 
 
+def test_an_export_makes_no_folders(data_dir: Path, tmp_path: Path) -> None:
+    for form in ("gguf", "peft"):
+        out = tmp_path / "none" / "mine.gguf"
+        said = one_line(familiar("export", "--format", form, "--out", str(out), "--data-dir", str(data_dir)))
+        assert "its folder is not there" in said
+        assert not out.parent.exists()
+
+
 def test_learning_needs_corrections(data_dir: Path) -> None:
     said = one_line(familiar("learn", "--data-dir", str(data_dir)))
     assert "at least 4 corrections but has 0" in said
@@ -216,6 +225,9 @@ def test_status_with_and_without_a_service(data_dir: Path, model_path: Path) -> 
         assert facts["url"] == f"http://127.0.0.1:{port}/v1"
         assert 0 < facts["rss_minus_model_bytes"] < facts["rss_bytes"]
         assert f"pid {facts['pid']}" in familiar("status", *where).stdout
+        other = ("--data-dir", str(data_dir.parent / "other"), "--port", str(port))
+        facts = json.loads(familiar("status", "--json", *other).stdout)
+        assert (facts["running"], facts["data_dir"]) == (False, other[1])
     assert not json.loads(familiar("status", "--json", *where).stdout)["running"]
 
 

@@ -147,6 +147,13 @@ def test_backup_list_and_restore(data_dir: Path) -> None:
     with Store.open(data_dir / "familiar.db") as store:
         assert "mem-later" not in {memory.id for memory in store.memories(ME)}
     assert len(ok(familiar(data_dir, "data", "backups")).splitlines()) == 2
+    (data_dir / "familiar.db").write_bytes(b"\x07" * 50_000)
+    said = ok(familiar(data_dir, "data", "restore", path, "--yes"))
+    aside = data_dir / "backups" / said.rpartition("/")[2].removesuffix(".\n")
+    assert said == f"Restored {path}. What was there before is damaged, and kept as {aside}.\n"
+    assert aside.read_bytes() == b"\x07" * 50_000
+    # What is in it cannot be looked through: whoever forgets something is told.
+    assert str(aside) in familiar(data_dir, "memory", "forget", "mem-0").output
 
 
 def test_erase_asks_and_leaves_nothing(data_dir: Path) -> None:

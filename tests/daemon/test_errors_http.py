@@ -128,6 +128,106 @@ def test_a_value_that_cannot_be_used_is_named(service: Any, change: dict[str, An
     assert param.rpartition(".")[2] in error["message"]
 
 
+EITHER = "should be a text, a list of token ids (each 0 or more) or a list of 1 to {} of either"
+
+
+@pytest.mark.parametrize("wrong", [[], [-1], {}, None, 5, [1, "a"], [[]]])
+@pytest.mark.parametrize(
+    ("path", "body", "param", "allowed"),
+    [
+        ("/v1/embeddings", {"model": "familiar"}, "input", EITHER.format(2048)),
+        ("/v1/completions", {"model": "familiar"}, "prompt", EITHER.format(128)),
+    ],
+)
+def test_one_or_several_texts_are_named_as_what_they_may_be(
+    service: Any, wrong: Any, path: str, body: dict[str, Any], param: str, allowed: str
+) -> None:
+    error = error_of(service.http.post(path, json={**body, param: wrong}), 400)
+    assert (error["param"], error["code"]) == (param, "invalid_value")
+    assert error["message"] == f"{param}: Input {allowed}."
+
+
+def test_too_many_texts_are_counted(service: Any) -> None:
+    for path, param, most in (("/v1/embeddings", "input", 2048), ("/v1/completions", "prompt", 128)):
+        response = service.http.post(path, json={"model": "familiar", param: ["a"] * (most + 1)})
+        error = error_of(response, 400)
+        assert error["param"] == param
+        assert error["message"].endswith(f"a list of 1 to {most} of either, but has {most + 1}.")
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "said"),
+    [
+        ("/completion", {"prompt": {}}, "prompt: Input should be a text, a list of token ids"),
+        ("/completion", {"prompt": "Hi", "stop": 5}, "stop: Input should be a text or a list of texts."),
+        ("/embedding", {"content": [-1]}, "content: Input should be a text, a list of token ids"),
+        ("/api/embed", {"input": 5}, "input: Input should be a text or a list of texts."),
+        ("/api/chat", {"format": "xml"}, 'format: Input should be "json" or a JSON schema.'),
+    ],
+)
+def test_a_value_of_several_forms_is_named_by_what_it_may_be(
+    service: Any, path: str, change: dict[str, Any], said: str
+) -> None:
+    response = service.http.post(path, json={"model": "familiar", **change})
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error if path.startswith("/api/") else error["message"]).startswith(said)
+
+
+def test_an_unknown_token_is_named_by_its_field(service: Any) -> None:
+    error = error_of(service.http.post("/detokenize", json={"tokens": [5, 99999]}), 400)
+    assert error["param"] == "tokens"
+    assert error["message"].startswith("The list has token 99999 but the model has 0 to ")
+
+
+@pytest.mark.parametrize("model", ["familiar", "familiar:base"])
+def test_wrong_arguments_are_named_by_the_message_that_was_sent(service: Any, model: str) -> None:
+    assert service.http.post("/v1/feedback", json={"rule": "Always be brief."}).status_code == 200
+    call = {"id": "call-1", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "tool_calls": [call]}, *CHAT["messages"]]
+    response = service.http.post("/v1/chat/completions", json={"model": model, "messages": messages, "max_tokens": 1})
+    assert error_of(response, 400)["param"] == "messages[1].tool_calls[0].function.arguments"
+
+
+TRIM = 'shorten them, send "truncation": "auto" to leave out the oldest, or serve with a larger context.'
+SHORTEN = "shorten the last message, or serve with a larger context."
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "said"),
+    [
+        ((100,) * 15, {}, TRIM),
+        ((100,) * 15, {"truncation": "disabled"}, TRIM),
+        ((3000,), {}, SHORTEN),
+        ((1100,), {}, SHORTEN),  # is made tokens before it is seen to be too long
+        ((3000,), {"truncation": "auto"}, SHORTEN),
+        ((1100,), {"truncation": "auto"}, SHORTEN),
+        ((100, 100, 3000), {}, SHORTEN),  # leaving out the others would not help
+        ((100, 100, 1100), {"truncation": "auto"}, SHORTEN),
+    ],
+)
+def test_too_long_messages_are_told_what_helps(service: Any, words: Any, more: dict[str, str], said: str) -> None:
+    assert service.http.post("/v1/feedback", json={"rule": "Always be brief."}).status_code == 200
+    roles = ("user", "assistant") * len(words)
+    messages = [{"role": role, "content": "word " * count} for role, count in zip(roles, words, strict=False)]
+    response = service.http.post("/v1/chat/completions", json={"model": "familiar", "messages": messages, **more})
+    error = error_of(response, 400)
+    assert (error["param"], error["code"]) == ("messages", "context_length_exceeded")
+    assert error["message"].endswith(f": {said}")
+    with_system = [{"role": "system", "content": "Be kind."}, *messages]
+    response = service.http.post("/v1/chat/completions", json={"model": "familiar", "messages": with_system, **more})
+    said = said.replace("the last message", "the last message or the system message")
+    assert error_of(response, 400)["message"].endswith(f": {said}")
+
+
+def test_ollamas_clients_are_not_told_to_send_what_is_the_default(service: Any) -> None:
+    body = {"model": "familiar", "messages": [{"role": "user", "content": "word " * 3000}]}
+    for more in ({}, {"truncate": True}, {"truncate": False}):
+        assert service.http.post("/api/chat", json={**body, **more}).json()["error"].endswith(f": {SHORTEN}")
+    said = service.http.post("/v1/completions", json={"model": "familiar", "prompt": "word " * 3000})
+    assert error_of(said, 400)["message"].endswith(": shorten it, or serve with a larger context.")
+
+
 def test_a_missing_field_is_named(service: Any) -> None:
     error = error_of(service.http.post("/v1/chat/completions", json={"messages": CHAT["messages"]}), 400)
     assert (error["param"], error["code"]) == ("model", "missing_required_parameter")

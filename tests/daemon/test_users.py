@@ -373,6 +373,9 @@ def test_remove_asks_unless_told_not_to(data_dir: Path) -> None:
     no = familiar(data_dir, "users", "remove", "bob", input="n\n")
     assert "Remove bob with 0 exchanges, 0 feedback, 0 memories, 0 adapters?" in no.stdout
     assert "was not removed" in str(failed(no))
+    unclear = familiar(data_dir, "users", "remove", "bob", input="maybe\nN\n")
+    assert "was not removed" in str(failed(unclear))
+    assert unclear.stderr == "familiar: Answer y or n.\n"
     assert "--yes" in str(failed(familiar(data_dir, "users", "remove", "bob", input="")))
     assert "bob" in ok(familiar(data_dir, "users", "list"))
     assert "Removed bob" in ok(familiar(data_dir, "users", "remove", "bob", input="y\n"))

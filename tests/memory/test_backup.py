@@ -1,5 +1,6 @@
 """Backups: made while others write, whole, private, and put back."""
 
+import random
 import sqlite3
 import subprocess
 import sys
@@ -90,16 +91,76 @@ def test_restore_puts_it_back_and_keeps_what_it_replaced(database: Path, tmp_pat
         lines = list(later)
     replaced = backup.restore(database, path, 1_700_000_000.0)
     assert replaced is not None
+    assert not replaced.damaged
     with Store.open(database) as store:
         assert store.memory(ME, "mem-0")
         store.put_memory(Memory("mem-later", ME, 9.0, "rule", "Something later."), 9.0)
-    with Store.open(replaced) as before:
+    with Store.open(replaced.path) as before:
         assert list(before.export(ME))[1:] == lines[1:]
     assert path.exists()
-    backup.restore(database, replaced, 1_700_000_000.0)
+    backup.restore(database, replaced.path, 1_700_000_000.0)
     with Store.open(database) as store:
         assert list(store.export(ME))[1:] == lines[1:]
     assert [found.name for found in database.parent.glob(".*")] == []
+
+
+@pytest.mark.parametrize(("at", "length"), [(0, 200_000), (4096, 60_000)], ids=["all of it", "its tables"])
+def test_restore_over_a_damaged_store_sets_it_aside(database: Path, tmp_path: Path, at: int, length: int) -> None:
+    with Store.open(database) as store:
+        fill(store, ME)
+        path = store.backup(tmp_path / "mine.db")
+        lines = list(store.export(ME))[1:]
+    damaged = bytearray(database.read_bytes())
+    damaged[at : at + length] = random.Random(at).randbytes(length)
+    database.write_bytes(damaged)
+    replaced = backup.restore(database, path, 1_700_000_000.0)
+    assert replaced is not None
+    assert replaced.damaged
+    assert replaced.path.name.endswith("-damaged.db")
+    assert replaced.path.read_bytes()[100:] == damaged[100:]  # its head said that it has a log
+    assert [found.path for found in backup.listed(database)] == [replaced.path]
+    with Store.open(database) as store:
+        assert list(store.export(ME))[1:] == lines
+
+
+def test_a_damaged_store_that_another_program_has_open_is_not_restored_over(database: Path, tmp_path: Path) -> None:
+    with Store.open(database) as store:
+        fill(store, ME)
+        path = store.backup(tmp_path / "mine.db")
+    held = "import sys, time, sqlite3; c = sqlite3.connect(sys.argv[1])"
+    held += "; c.execute('SELECT count(*) FROM memories').fetchall(); print(flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", held, str(database)], stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with database.open("r+b") as file:
+            file.write(b"x" * 50_000)
+        with pytest.raises(Busy, match="is in use"):
+            backup.restore(database, path, 1.0)
+    finally:
+        other.kill()
+        other.communicate()
+    log = Path(f"{database}-wal").read_bytes()
+    replaced = backup.restore(database, path, 1.0)
+    assert replaced is not None
+    assert replaced.damaged
+    assert Path(f"{replaced.path}-wal").read_bytes() == log
+    with Store.open(database) as store:
+        assert store.memory(ME, "mem-0")
+
+
+def test_a_log_that_lost_its_store_is_not_taken_for_the_restored_ones(database: Path, tmp_path: Path) -> None:
+    with Store.open(database) as store:
+        fill(store, ME)
+        path = store.backup(tmp_path / "mine.db")
+        lines = list(store.export(ME))[1:]
+        store.forget(ME, ["mem-0"])
+        log = Path(f"{database}-wal").read_bytes()
+    database.unlink()
+    Path(f"{database}-wal").write_bytes(log)
+    assert backup.restore(database, path, 1.0) is None
+    with Store.open(database) as store:
+        assert list(store.export(ME))[1:] == lines
 
 
 def test_restore_into_an_empty_folder(store: Store, tmp_path: Path) -> None:
