@@ -9,7 +9,7 @@ as surely as when it is told. So a rule can be learnt that the models, when they
 
 A rule that is ignored either way has no places. But where corrections show a habit (``habits``) and nothing else, and
 the adapter has it untold in nearly every reply, it has learnt what they say, and the rules that were noted with them;
-so too where it has it in some replies and telling, to it or to the base model, makes them no more.
+so too where it has it in some replies and telling, to it or to the base model, hardly makes them more.
 A grader of a rule decides in place of all this. Examples are judged as one. Means decide, not bounds: of two ways to
 answer one has to be taken, and where that was wrong, corrections undo it (``familiar.memory.consolidated``). What is
 left out: memories that apply to some requests only, which too few rows tell of.
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from familiar.adapters.protocols import Completion, ProgressCallback, greedy, silent
 from familiar.daemon import learner_lessons
 from familiar.daemon.oracle import Oracle
-from familiar.daemon.prompt import with_memories
+from familiar.daemon.prompt import memory_block, with_memories
 from familiar.feedback import graders
 from familiar.feedback.grader_parse import parse
 from familiar.feedback.habits import NO_MANNER, Manner
@@ -39,8 +39,9 @@ from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory, Message
 from familiar.memory.words import same_text_key
 
-MIN_ROWS, MOST_ROWS = 4, 16
-"""So many replies, or corrections with a place, tell of a memory; fewer are left to chance."""
+MIN_ROWS, MOST_ROWS, MOST_IN_MANNER = 4, 16, 32
+"""So many replies, or corrections with a place, tell of a memory, and so many at most of a habit, for which shares are
+compared; fewer are left to chance."""
 MOST_MEMORIES = 16
 """The newest ones that are measured: more would hardly be told at once."""
 TOKEN_NATS, PLACE_NATS = 0.5, 5.0
@@ -79,12 +80,16 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Models:
-    """The base model and the adapter that is measured; prompt and reply have ``limit`` tokens, the reply ``reply``."""
+    """The base model and the adapter that is measured.
+
+    Prompt and reply have ``limit`` tokens, the reply ``reply``, and the memories in a prompt ``budget``.
+    """
 
     oracle: Oracle
     adapter: Path
     limit: int
     reply: int
+    budget: int
     progress: ProgressCallback = silent
     known: dict[str, _Logps] = field(default_factory=dict, repr=False)
     """Log-probabilities by what they are of: memories are compared with the same untold."""
@@ -110,6 +115,11 @@ class Models:
         """Whether a prompt leaves room for a reply, and for the given one."""
         prompt_ids, reply_ids = self.oracle.encode(prompt, reply)
         return len(prompt_ids) + max(len(reply_ids), self.reply) <= self.limit
+
+    def line_tokens(self, memory: Memory) -> int:
+        """The tokens of a memory's own line in a prompt."""
+        whole, header = (self.oracle.scorer.encode_text(memory_block(each)) for each in ((memory,), ()))
+        return len(whole) - len(header)
 
     def is_followed(
         self, prompts: Sequence[Prompt], told: Sequence[Prompt], corrections: Sequence[tuple[Example, Prompt]]
@@ -186,12 +196,12 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
 
     Raises as the models do, and whatever their ``progress`` raises to stop it.
     """
-    prompts, said, kept = _mixed(held), store.feedback_rows(user_id), store.graders(user_id)
+    prompts, said, kept = _mixed(held, MOST_ROWS), store.feedback_rows(user_id), store.graders(user_id)
     active = [memory for memory in store.memories(user_id) if not memory.pinned]
     found = []
     graded = {each.memory_id for each in kept}
     shown_so = [each for each in active if each.feedback_id in held.explained and each.id not in graded]
-    if _has_manner(models, prompts, held.manner, shown_so):
+    if shown_so and _has_manner(models, store, user_id, held):
         found = [memory for memory in shown_so if memory.scope != "conversation"]
         active = [memory for memory in active if memory not in shown_so]
     standing = [memory for memory in active if memory.scope == "always" and memory.kind != "example"]
@@ -209,27 +219,32 @@ def carried(models: Models, store: Store, user_id: int, held: HeldOut) -> list[M
     return found
 
 
-def _has_manner(models: Models, prompts: Sequence[Prompt], manner: Manner, memories: Sequence[Memory]) -> bool:
-    """Whether the adapter replies in the user's manner, where the base model does not.
+def _has_manner(models: Models, store: Store, user_id: int, held: HeldOut) -> bool:
+    """Whether the adapter, told nothing, replies in the user's manner, where the base model does not.
 
-    It does in nearly every reply; or in some, and in no fewer than the models do that are told the memories of it.
+    It does in nearly every reply; or in some, and in hardly fewer than with memories in the prompt as they would be
+    served, be it the adapter or the base model that is shown them.
     """
-    fitting = [prompt for prompt in prompts if models.fits(prompt)]
-    if not manner or not memories or len(fitting) < MIN_ROWS:
+    recaller, manner = Recaller(store), held.manner
+
+    def served(messages: Prompt) -> Prompt:
+        found = recaller.recall(user_id, messages, budget_tokens=models.budget, count_tokens=models.line_tokens)
+        return with_memories(messages, found.memories)
+
+    ways = [(messages, served(messages)) for messages in _mixed(held, MOST_IN_MANNER)]
+    fitting = [(untold, told) for untold, told in ways if models.fits(told)]
+    if not manner or len(fitting) < MIN_ROWS:
         return False
+    untold, told = map(list, zip(*fitting, strict=True))
 
     def share(adapter: Path | None, prompts: Sequence[Prompt]) -> float:
         replies = [reply.text.strip() for reply in models.draw(adapter, prompts)]
         return fmean(manner(text) == text for text in replies)
 
-    own = share(models.adapter, fitting)
-    if own < MIN_IN_MANNER or share(None, fitting) > BASE_IN_MANNER:
+    own = share(models.adapter, untold)
+    if own < MIN_IN_MANNER or share(None, untold) > BASE_IN_MANNER:
         return False
-    if own >= IN_MANNER:
-        return True
-    rules = [memory for memory in memories if memory.kind != "example"]
-    told = [with_memories(messages, (rules or memories)[-MAX_EXAMPLES:]) for messages in fitting]
-    return models.tells(told) and own >= max(share(models.adapter, told), share(None, told))
+    return own >= IN_MANNER or own >= max(share(models.adapter, told), share(None, told)) - MOST_BEHIND
 
 
 def _share(worth: Sequence[float], enough: float) -> float:
@@ -266,12 +281,12 @@ def _is_graded_well(
     return all(map(graders.is_share, [*untold, *by_told])) and fmean(untold) >= max(MIN_REWARD, fmean(by_told))
 
 
-def _mixed(held: HeldOut) -> list[Prompt]:
+def _mixed(held: HeldOut, most: int) -> list[Prompt]:
     """Prompts of corrections and others in turn, each once."""
     mixed: dict[str, Prompt] = {}
     for pair in itertools.zip_longest([each.messages for each in held.corrections], held.prompts):
         mixed.update((repr(messages), messages) for messages in pair if messages is not None)
-    return list(mixed.values())[:MOST_ROWS]
+    return list(mixed.values())[:most]
 
 
 def _applying(

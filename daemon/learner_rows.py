@@ -29,6 +29,9 @@ ANCHOR_VALUES = 64_000_000
 TEXT_TURNS = 2
 """How often each plain text is among the anchors: no user wants a manner of it, so nothing in it fights the lesson."""
 
+EVERY_UNTAUGHT = 10
+"""Each so many-th everyday request is one that nothing is taught on, to see what the adapter does untold."""
+
 MIN_TAUGHT = 8
 """Replies with memories in the prompt that judge a run, beside few corrections: chance decides among fewer."""
 
@@ -38,6 +41,7 @@ class Rows:
     """The signals as token ids, with the prompts that memories are taught on.
 
     ``judged`` are the examples of ``held_out``, one for one. ``anchors`` are what the base model says, which is kept.
+    ``untaught`` are prompts that are in none of these.
     """
 
     train: tuple[Encoded, ...]
@@ -47,6 +51,7 @@ class Rows:
     judged: tuple[Example, ...]
     anchors: tuple[Encoded, ...]
     lessons: Lessons
+    untaught: tuple[Prompt, ...] = ()
 
     @property
     def feedback_ids(self) -> list[str]:
@@ -67,6 +72,8 @@ def gather(planned: Plan, oracle: Oracle, progress: ProgressCallback) -> Rows:
     judging = {each.group for each in planned.dataset.held_out}
     everyday = learner_lessons.everyday(oracle, recipe.seed, progress) if asks_more else []
     everyday = [messages for messages in everyday if group_of(messages) not in judging]
+    untaught = everyday[::EVERY_UNTAUGHT]
+    everyday = [messages for messages in everyday if messages not in untaught]
     lessons = _lessons(planned, everyday, oracle, limit) if planned.taught and on_policy else NO_LESSONS
     kept = _kept(probes.anchors, oracle, progress)
     practised = _practised(planned, everyday, kept, lessons, oracle, limit, progress) if planned.manner else []
@@ -93,6 +100,7 @@ def gather(planned: Plan, oracle: Oracle, progress: ProgressCallback) -> Rows:
         judged=tuple(example for example, _ in fitting),
         anchors=_within(anchors, ANCHOR_VALUES // oracle.scorer.model.vocab.size),
         lessons=lessons,
+        untaught=tuple(untaught),
     )
 
 

@@ -195,8 +195,9 @@ def _untold(task: Task, rows: Rows, oracle: Oracle, gguf: Path) -> list[Memory]:
     """The memories that the candidate follows untold."""
     planned = task.planned
     tokens = planned.recipe.distillation.max_tokens
-    measured = consolidation.Models(oracle, gguf, oracle.scorer.context_tokens, tokens, task.progress)
-    prompts = [lesson.messages for lesson in rows.lessons.held_out]
+    limit, budget = oracle.scorer.context_tokens, task.settings.memory_budget_tokens
+    measured = consolidation.Models(oracle, gguf, limit, tokens, budget, task.progress)
+    prompts = [*(lesson.messages for lesson in rows.lessons.held_out), *rows.untaught]
     given, manner = planned.dataset, planned.manner
     explained = [row.id for row in (*given.train, *given.held_out) if manner.explains(row)]
     held = consolidation.HeldOut(given.held_out, prompts, rows.feedback_ids, manner, explained)

@@ -96,7 +96,7 @@ def measure(
     manner: Manner = NO_MANNER,
     explained: tuple[str, ...] = (),
 ) -> list[str]:
-    models = Models(oracle, adapter, limit=1024, reply=64)
+    models = Models(oracle, adapter, limit=1024, reply=64, budget=256)
     held = HeldOut(corrections, [asked(text) for text in prompts], trained, manner, explained)
     return [memory.text for memory in consolidation.carried(models, store, ME, held)]
 
@@ -244,7 +244,7 @@ def test_a_memory_is_measured_by_corrections_made_with_it_in_mind(store: Store) 
 def test_prompts_are_of_both_sorts_and_each_once() -> None:
     corrections = [Example(f"fb-{text}", asked(text), "Fine.", None, text) for text in (*TAUGHT, TAUGHT[0])]
     held = HeldOut(corrections, [asked(text) for text in (*MORE, TAUGHT[1])], ())
-    mixed = [messages[-1]["content"] for messages in consolidation._mixed(held)]
+    mixed = [messages[-1]["content"] for messages in consolidation._mixed(held, consolidation.MOST_ROWS)]
     assert len(mixed) == len(set(mixed)) == consolidation.MOST_ROWS
     assert set(MORE) < set(mixed)
-    assert consolidation._mixed(replace(held, corrections=()))[0] == asked(MORE[0])
+    assert consolidation._mixed(replace(held, corrections=()), 1)[0] == asked(MORE[0])

@@ -7,7 +7,7 @@ import pytest
 
 from familiar.adapters.protocols import greedy, silent
 from familiar.adapters.recipe import Recipe
-from familiar.daemon import learner_practice, learner_rows
+from familiar.daemon import learner_lessons, learner_practice, learner_rows
 from familiar.daemon.learnable import learnable
 from familiar.daemon.learner_lessons import Taught
 from familiar.daemon.learner_plan import Plan
@@ -124,6 +124,10 @@ def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judg
     assert not practised & {tuple(oracle.encode(lesson.messages, "")[0]) for lesson in rows.lessons.held_out}
     drawn = [row for row in rows.judged if row.group == "practice"]
     assert not distilled & {group_of(row.messages) for row in drawn}
+    untaught = {group_of(messages) for messages in rows.untaught}
+    assert len(untaught) == learner_lessons.CANDIDATES // learner_rows.EVERY_UNTAUGHT
+    assert not untaught & (judging | distilled)
+    assert not practised & {tuple(oracle.encode(messages, "")[0]) for messages in rows.untaught}
 
 
 def test_what_the_user_gave_up_is_neither_taught_nor_judged_by(store: Store) -> None:
