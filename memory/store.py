@@ -132,10 +132,6 @@ class Store:
         """The user's last ``limit`` exchanges, newest first, of those made ``until`` then (seconds since the epoch)."""
         return exchanges.newest(self._connection, user_id, limit, until)
 
-    def latest_exchange(self, user_id: int) -> Exchange | None:
-        """The user's newest exchange, if there is one."""
-        return next(iter(self.exchanges(user_id, limit=1)), None)
-
     def conversation_of(self, user_id: int, messages: Sequence[Message]) -> str | None:
         """The id of the conversation that a request with these messages goes on with, or None for a new one.
 

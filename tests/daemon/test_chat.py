@@ -70,8 +70,7 @@ def test_a_correction_is_remembered_and_used_on_the_next_request(service: list[s
     assert shown.rindex(wanted) > shown.index("Remembered")  # /why shows the memory with its text
     assert "base model" in shown
     with Store.open(folder / "familiar.db") as store:
-        latest = store.latest_exchange(store.default_user())
-    assert latest is not None
+        latest, *_ = store.exchanges(store.default_user())
     assert latest.memory_ids
     assert [message["content"] for message in latest.messages[:2]] == [
         "How long do eggs take?",
@@ -168,8 +167,7 @@ def test_what_is_said_to_be_remembered_is_confirmed(service: list[str]) -> None:
 def test_another_model_can_be_chosen_and_a_wrong_one_is_explained(service: list[str], folder: Path) -> None:
     assert "* familiar:base" in chat(service, "/model familiar:base", "Hello", "/why", "/model")
     with Store.open(folder / "familiar.db") as store:
-        latest = store.latest_exchange(store.default_user())
-    assert latest is not None
+        latest, *_ = store.exchanges(store.default_user())
     assert (latest.model, latest.memory_ids) == ("familiar:base", ())
     for (said,) in (mistakes(service, "/model gpt-9"), mistakes([*service, "--id", "gpt-9"], "Hello")):
         assert said.startswith("gpt-9 is not one of the service's models: familiar, ")
@@ -199,16 +197,14 @@ def test_a_long_chat_goes_on_and_says_once_that_its_beginning_is_left_out(servic
     assert len(said) == 2
     assert all(int(left_out) >= 2 for left_out in said)
     with Store.open(folder / "familiar.db") as store:
-        latest = store.latest_exchange(store.default_user())
-    assert latest is not None
+        latest, *_ = store.exchanges(store.default_user())
     assert len(latest.messages) == 23
 
 
 def test_a_new_conversation_forgets_the_old_turns(service: list[str], folder: Path) -> None:
     chat(service, "First question", "/new", "Second question")
     with Store.open(folder / "familiar.db") as store:
-        latest = store.latest_exchange(store.default_user())
-    assert latest is not None
+        latest, *_ = store.exchanges(store.default_user())
     assert [message["content"] for message in latest.messages] == ["Second question"]
 
 

@@ -114,7 +114,7 @@ def test_a_fact_is_used_on_the_very_next_request(service: Any) -> None:
     assert told(service, "Is The Exorcist a good choice for tonight?") == []
     id = remember(service, "I can't stand horror movies.")
     assert told(service, "Is The Exorcist a good choice for tonight?") == ["I can't stand horror movies."]
-    exchange = service.parts.store.latest_exchange(ME)
+    exchange, *_ = service.parts.store.exchanges(ME)
     (used,) = exchange.used
     assert (used.memory_id, used.reason) == (id, "meaning")
     assert 0 <= used.score <= 1

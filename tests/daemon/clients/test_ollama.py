@@ -207,7 +207,7 @@ def test_generate_is_a_chat_of_one_message(service: Any) -> None:
         reply = client.generate("familiar:base", "Hello!", system="Be brief.", options=options)
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello!"}]
     assert reply.response == openai_text(service, messages=messages, max_tokens=20)
-    assert service.parts.store.latest_exchange(1).messages == tuple(messages)
+    assert service.parts.store.exchanges(1)[0].messages == tuple(messages)
 
 
 def test_raw_goes_on_with_the_text(client: ollama.Client, live: Any) -> None:
@@ -222,7 +222,7 @@ def test_raw_goes_on_with_the_text(client: ollama.Client, live: Any) -> None:
 def test_what_is_raw_is_not_logged(service: Any) -> None:
     service.http.post("/api/generate", json={"model": "familiar", "prompt": "Once", "raw": True})
     service.http.post("/completion", json={"prompt": "Once"})
-    assert service.parts.store.latest_exchange(1) is None
+    assert service.parts.store.exchanges(1) == []
 
 
 @pytest.mark.parametrize(

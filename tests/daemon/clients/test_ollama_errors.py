@@ -154,8 +154,8 @@ def test_a_key_is_asked_for_once_there_is_one(service: Any) -> None:
     with ollama.Client(host=service.url, headers={"authorization": f"Bearer {key}"}, trust_env=False) as client:
         client.chat("familiar", HI)
         client.list()
-    assert service.parts.store.latest_exchange(bob.id) is not None
-    assert service.parts.store.latest_exchange(1) is None
+    assert service.parts.store.exchanges(bob.id)
+    assert service.parts.store.exchanges(1) == []
     assert service.http.get("/").status_code == 200
 
 
@@ -163,7 +163,7 @@ def test_a_client_that_leaves_stops_its_reply(service: Any) -> None:
     body = {"model": "familiar", "messages": HI, "format": LONG}
     with service.http.stream("POST", "/api/chat", json=body) as response:
         next(response.iter_lines())
-    logged = wait_for(lambda: service.parts.store.latest_exchange(1))
+    logged, *_ = wait_for(lambda: service.parts.store.exchanges(1))
     assert logged.finish_reason == "cancelled"
 
 
