@@ -9,7 +9,8 @@ of both.
 
 Three more experiments: ``chain`` teaches one person several wishes one after another; ``policy`` compares imitation
 alone with imitation and GRPO, where a ready grader checks the wish; ``distillation`` compares SFT on corrections with
-self-distillation of the rule, by what is kept where both follow alike. These two learn from replies of the base model.
+self-distillation of the rule, by what is kept where both follow alike, for wishes that the base model follows when it
+is told them. These two learn from replies of the base model.
 
 Every experiment with one person is a row of a JSON-lines file: a run that is cut off goes on there, and ``--report``
 sums up what is there for the same settings. What is left out: HTTP and the service's process, other models, and people
@@ -28,7 +29,7 @@ from typing import Any
 from common import BUILD, BUILTIN, Report, arguments, progress
 from personal_arms import ARMS, Person, Product, opened, product
 from personal_figures import Row, append, key, read, tell
-from personal_users import CHAIN, WISHES, Wish, prompts
+from personal_users import CHAIN, TOLD, WISHES, Wish, prompts
 from recall import CachedEmbed
 
 from familiar.adapters.folders import file_sha256
@@ -46,7 +47,7 @@ class Scale:
     """How much is measured: all that a row depends on beside its experiment, seed and preference.
 
     ``rounds`` are the interactions after which the learner runs and all is measured, ``taught`` those of each wish of
-    the chain and of the comparisons.
+    the chain and of the comparisons. ``alone`` is self-distillation with no imitation before it, which is more of it.
     """
 
     rounds: tuple[int, ...] = (0, 6, 12, 24, 36)
@@ -55,6 +56,7 @@ class Scale:
     questions: int = 120
     chain: tuple[str, ...] = CHAIN
     recipe: Recipe = field(default_factory=Recipe)
+    alone: Distillation = field(default_factory=lambda: Distillation(rounds=16, learning_rate=1e-3))
     by_meaning: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -71,6 +73,7 @@ QUICK = Scale(
     recipe=Recipe(
         epochs=2, distillation=Distillation(rounds=1, prompts=4), policy=Policy(rounds=1, prompts=4, group=4)
     ),
+    alone=Distillation(rounds=1, prompts=4),
 )
 
 
@@ -136,9 +139,10 @@ def todo(experiments: Sequence[str], seeds: int, names: Sequence[str]) -> list[t
             found += [
                 (experiment, seed, name)
                 for experiment in experiments
-                if experiment in ("curve", "distillation") or (experiment == "policy" and graded)
+                if experiment == "curve" or (experiment == "policy" and graded)
             ]
         found += [("chain", seed, "chain")] * ("chain" in experiments)
+        found += [("distillation", seed, name) for name in TOLD if "distillation" in experiments]
     return found
 
 
@@ -239,14 +243,14 @@ def policy(bench: Bench, seed: int, name: str) -> dict[str, Any]:
 
 def distillation(bench: Bench, seed: int, name: str) -> dict[str, Any]:
     """SFT on corrections, and self-distillation of the rule without them; ``matched`` is where both follow alike."""
-    wish = WISHES[name]
+    wish = TOLD[name]
     none = replace(bench.scale.recipe.policy, rounds=0)
     without = replace(bench.scale.recipe.distillation, rounds=0)
 
     def use(fresh: Product) -> dict[str, Any]:
         held_out = _teach(bench, fresh, seed, wish)
         sft = _planned(fresh, bench.recipe(seed, dpo_weight=0.0, kto_weight=0.0, distillation=without, policy=none))
-        rule = _planned(fresh, bench.recipe(seed, policy=none))
+        rule = _planned(fresh, bench.recipe(seed, policy=none, distillation=bench.scale.alone))
         plans = {"sft": sft, "distilled": replace(rule, dataset=replace(rule.dataset, train=()), ratings=())}
         found: dict[str, Any] = {}
         followed: dict[str, dict[Path, float]] = {}

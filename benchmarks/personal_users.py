@@ -213,6 +213,7 @@ def _is_json(reply: str) -> bool:
 _SCHEMA = {"type": "object", "properties": {"reply": {"type": "string"}}, "required": ["reply"]}
 _FAREWELL, _LATER_FAREWELL = "Fair winds, cousin.", "Mind the step, cousin."
 _GREETING, _LATER_GREETING = "Well met, cousin!", "Step right in, cousin!"
+_CLOSING, _OPENING = "Fair winds, Kestrel.", "Right away, Juniper."
 _TAG, _POSTSCRIPT, _HEADING = "#filed", "P.S. Drink some water.", "## Notes"
 _BULLETS = Wish(
     "bullets",
@@ -394,6 +395,17 @@ WISHES: Mapping[str, Wish] = {
     )
 }
 """By name."""
+
+TOLD: Mapping[str, Wish] = {
+    each.name: each
+    for each in (
+        Wish("closing", (f'End every reply with "{_CLOSING}"',), _adds(_CLOSING), _ends(_CLOSING), layer=3),
+        Wish("opening", (f'Start every reply with "{_OPENING}"',), _prefixes(_OPENING), _begins(_OPENING), layer=3),
+        Wish("capitals", ("Write in capital letters.",), str.upper, lambda reply: reply == reply.upper(), layer=3),
+        Wish("small", ("Write in lower case.",), str.lower, lambda reply: reply == reply.lower(), layer=3),
+    )
+}
+"""Wishes in words that the built-in model follows when it is told them: what it ignores it cannot teach itself."""
 
 CHAIN = ("greeting", "telegram", "tag", "dots")
 """Wishes that go together, taught to one person one after another."""
