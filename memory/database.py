@@ -20,6 +20,7 @@ from sqlite_utils import Database
 
 from familiar.memory import schema
 from familiar.memory.errors import BadFile, Busy, FamiliarError, InvalidInput, NoSpace
+from familiar.memory.write_lock import begin
 
 BUSY_TIMEOUT_S = 10.0
 
@@ -92,7 +93,7 @@ class Connection:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
+        begin(self._db.conn)
         try:
             yield
             self._db.execute("COMMIT")
