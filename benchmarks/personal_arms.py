@@ -24,7 +24,7 @@ from familiar.daemon import learner_plan, learner_steps, settings, training_mode
 from familiar.daemon.learner_plan import Plan
 from familiar.daemon.learner_steps import Models, Phases, Task
 from familiar.daemon.oracle import Oracle
-from familiar.daemon.prompt import memory_block, with_memories
+from familiar.daemon.prompt import line_counter, with_memories
 from familiar.daemon.scorer import LlamaScorer
 from familiar.feedback import signals
 from familiar.feedback.pairs import Example
@@ -34,7 +34,7 @@ from familiar.memory.errors import NotEnoughSignals
 from familiar.memory.meaning import Embed
 from familiar.memory.recall import NOTHING, Recalled, Recaller
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, LearningRun, Memory, Message, StoredGrader
+from familiar.memory.types import Exchange, LearningRun, Message, StoredGrader
 
 Arm = Literal["base", "memory", "adapter", "both"]
 ARMS: tuple[Arm, ...] = ("base", "memory", "adapter", "both")
@@ -299,12 +299,9 @@ class Product:
             self.user,
             messages,
             budget_tokens=self.settings.memory_budget_tokens,
-            count_tokens=self._line_tokens,
+            count_tokens=line_counter(self._tokens),
             carried=frozenset() if served is None else self.store.consolidated(self.user, served),
         )
-
-    def _line_tokens(self, memory: Memory) -> int:
-        return self._tokens(memory_block((memory,))) - self._tokens(memory_block(()))
 
     def _tokens(self, text: str) -> int:
         if text not in self._lines:

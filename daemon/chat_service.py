@@ -20,7 +20,7 @@ from familiar.daemon.beginning import begin
 from familiar.daemon.engine import ContextOverflow, Engine, Generation, Sampling
 from familiar.daemon.model_ids import ModelChoice
 from familiar.daemon.outbox import Mailbox, Outbox
-from familiar.daemon.prompt import memory_block, with_memories
+from familiar.daemon.prompt import line_counter, with_memories
 from familiar.daemon.reply import CANCELLED, Choices, Finished, Text, Totals
 from familiar.daemon.schemas_chat import ChatRequest
 from familiar.daemon.served_adapters import Served, ServedAdapters
@@ -30,7 +30,7 @@ from familiar.daemon.template_messages import template_messages
 from familiar.memory.errors import FamiliarError, InvalidInput
 from familiar.memory.recall import NOTHING, Recalled, Recaller
 from familiar.memory.store import Store
-from familiar.memory.types import Exchange, Memory, Message
+from familiar.memory.types import Exchange, Message
 
 log = logging.getLogger("familiar")
 
@@ -133,7 +133,7 @@ class ChatService:
         self._clock = clock
         self._timer = timer
         self._new_id = new_id
-        self._header_tokens = engine.count_tokens(memory_block(()))
+        self._line_tokens = line_counter(engine.count_tokens)
 
     async def begin(self, user_id: int, request: ChatRequest) -> "ChatReply":
         """Queue the request and wait for the beginning of its reply.
@@ -211,10 +211,6 @@ class ChatService:
             count_tokens=self._line_tokens,
             carried=carried,
         )
-
-    def _line_tokens(self, memory: Memory) -> int:
-        """The tokens of a memory's own line in the block."""
-        return self._engine.count_tokens(memory_block((memory,))) - self._header_tokens
 
     def _encode(
         self, request: ChatRequest, messages: Sequence[Message], recalled: Recalled, structure: Structure

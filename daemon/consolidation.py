@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from familiar.adapters.protocols import Completion, ProgressCallback, greedy, silent
 from familiar.daemon import learner_lessons
 from familiar.daemon.oracle import Oracle
-from familiar.daemon.prompt import memory_block, with_memories
+from familiar.daemon.prompt import line_counter, with_memories
 from familiar.feedback import graders
 from familiar.feedback.grader_parse import parse
 from familiar.feedback.habits import NO_MANNER, Manner
@@ -115,11 +115,6 @@ class Models:
         """Whether a prompt leaves room for a reply, and for the given one."""
         prompt_ids, reply_ids = self.oracle.encode(prompt, reply)
         return len(prompt_ids) + max(len(reply_ids), self.reply) <= self.limit
-
-    def line_tokens(self, memory: Memory) -> int:
-        """The tokens of a memory's own line in a prompt."""
-        whole, header = (self.oracle.scorer.encode_text(memory_block(each)) for each in ((memory,), ()))
-        return len(whole) - len(header)
 
     def is_followed(
         self, prompts: Sequence[Prompt], told: Sequence[Prompt], corrections: Sequence[tuple[Example, Prompt]]
@@ -226,9 +221,10 @@ def _has_manner(models: Models, store: Store, user_id: int, held: HeldOut) -> bo
     served, be it the adapter or the base model that is shown them.
     """
     recaller, manner = Recaller(store), held.manner
+    line_tokens = line_counter(lambda text: len(models.oracle.scorer.encode_text(text)))
 
     def served(messages: Prompt) -> Prompt:
-        found = recaller.recall(user_id, messages, budget_tokens=models.budget, count_tokens=models.line_tokens)
+        found = recaller.recall(user_id, messages, budget_tokens=models.budget, count_tokens=line_tokens)
         return with_memories(messages, found.memories)
 
     ways = [(messages, served(messages)) for messages in _mixed(held, MOST_IN_MANNER)]
