@@ -188,7 +188,7 @@ class Engine:
     def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None) -> list[int]:
         """Return a conversation's tokens; raise InvalidInput (``messages``) when the model's template refuses it.
 
-        One that is far too long for the context raises ContextOverflow, to be tokens of which would take seconds.
+        One that is far too long for the context raises ContextOverflow at once: making it tokens would take seconds.
         """
         with self._vocab_use:
             self._check_open()
@@ -219,12 +219,14 @@ class Engine:
             if least > limit:
                 raise ContextOverflow(f"at least {least}", limit, param)
 
-    def check_tokens(self, tokens: Sequence[int]) -> list[int]:
-        """Return the tokens; raise InvalidInput (``prompt``) for one that there is not."""
+    def check_tokens(self, tokens: Sequence[int], param: str = "prompt") -> list[int]:
+        """Return the tokens; raise InvalidInput (``param``) for one that there is not."""
         size = self._model.vocab.size
         wrong = next((token for token in tokens if not 0 <= token < size), None)
         if wrong is not None:
-            raise InvalidInput(f"The prompt has token {wrong} but the model has 0 to {size - 1}.", "prompt")
+            raise InvalidInput(
+                f"The {param} {_have(param)} token {wrong} but the model has 0 to {size - 1}: check them.", param
+            )
         return list(tokens)
 
     def decode_tokens(self, tokens: Sequence[int]) -> bytes:

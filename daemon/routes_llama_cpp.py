@@ -20,7 +20,7 @@ from familiar.daemon.llama_cpp_replies import Shape
 from familiar.daemon.sampling import Sampling
 from familiar.daemon.schemas_llama_cpp import ApplyTemplate, Completion, Detokenize, NativeEmbedding, Tokenize
 from familiar.daemon.state import State
-from familiar.memory.errors import Busy, InvalidInput
+from familiar.memory.errors import Busy
 
 SHORTER = {"/v1/chat/completions": "/chat/completions", "/v1/models": "/models", "/health": "/v1/health"}
 """Endpoints under llama.cpp's other names. ``/completions`` and ``/embeddings`` are no such names: they are its own."""
@@ -50,11 +50,7 @@ def router(state: State) -> APIRouter:
     @routes.post("/detokenize")
     def detokenise(wanted: Detokenize, user: User) -> dict[str, Any]:
         """Return the text that tokens spell."""
-        try:
-            tokens = engine.check_tokens(wanted.tokens)
-        except InvalidInput as error:  # which speaks of a prompt
-            raise InvalidInput(str(error).replace("The prompt has", "The list has"), "tokens") from None
-        return {"content": _text(engine.decode_tokens(tokens))}
+        return {"content": _text(engine.decode_tokens(engine.check_tokens(wanted.tokens, "tokens")))}
 
     @routes.post("/apply-template")
     def apply_template(wanted: ApplyTemplate, user: User) -> dict[str, Any]:

@@ -6,14 +6,16 @@ names the versions), a running engine's caches, which are of the process, copies
 folder, and clients, which send the conversations that they have kept.
 """
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psutil
+
 from familiar.memory import backup, free_space, lineage, purge, scrub, users
 from familiar.memory.database import Connection
 from familiar.memory.purge import Purged, Targets
+from familiar.memory.types import LearningRun
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _remove_checkpoints(connection: Connection, user_id: int) -> tuple[str, ...]
     Returns those that could not be removed, each with the reason.
     """
     left = []
-    at_work = {run.id: run.state == "running" and _is_alive(run.pid) for run in lineage.runs(connection, user_id)}
+    at_work = {run.id: run.state == "running" and _works(run) for run in lineage.runs(connection, user_id)}
     for path in (connection.path.parent / "runs").glob("*"):
         if path.name in at_work and not at_work[path.name]:
             try:
@@ -90,17 +92,9 @@ def _remove_checkpoints(connection: Connection, user_id: int) -> tuple[str, ...]
     return tuple(left)
 
 
-def _is_alive(pid: int | None) -> bool:
-    """Whether there is such a process. One that got the number of a killed learner counts: the next run cleans up."""
-    if pid is None:
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _works(run: LearningRun) -> bool:
+    """Whether its process lives; another one that got the number counts: the next run cleans up."""
+    return run.pid is not None and psutil.pid_exists(run.pid)
 
 
 def _report(purged: Purged, backups: int, files: int, left: tuple[str, ...], finished: bool) -> Forgotten:

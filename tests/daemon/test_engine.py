@@ -1,7 +1,9 @@
 """The engine on the built-in model: what it says, to whom, and what it does with anything that is wrong."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from familiar.daemon.engine import Engine, EngineBusy, EngineClosed, Generation, Sampling
 from familiar.daemon.engine_options import EngineOptions
 from familiar.daemon.llama import Batch, Context, Model
+from familiar.daemon.sampling import Sampler
 from familiar.memory.errors import BadFile, Busy, FamiliarError, InvalidInput
 from familiar.memory.types import Message
 
@@ -480,3 +483,19 @@ def test_what_is_far_too_long_is_refused_before_it_is_made_tokens(engine: Engine
     with refused as caught:
         engine.encode_prompt(ask(long))
     assert caught.value.param == "messages"
+
+
+def test_choosing_the_first_token_is_the_models_time(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As llama.cpp's server counts it: what is left over is what the service takes."""
+    ids = engine.encode_prompt(ask("Why is the sky blue?"))
+    choose = Sampler.sample
+
+    def slowly(self: Sampler, context: Context, row: int) -> int:
+        time.sleep(0.05)
+        return choose(self, context, row)
+
+    monkeypatch.setattr(Sampler, "sample", slowly)
+    generation = engine.generate(ids, replace(GREEDY, max_tokens=1))
+    generation.text()
+    assert generation.timing.prompt_ms >= 50
+    assert generation.timing.predicted_ms < 50

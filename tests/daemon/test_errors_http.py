@@ -177,7 +177,7 @@ def test_a_value_of_several_forms_is_named_by_what_it_may_be(
 def test_an_unknown_token_is_named_by_its_field(service: Any) -> None:
     error = error_of(service.http.post("/detokenize", json={"tokens": [5, 99999]}), 400)
     assert error["param"] == "tokens"
-    assert error["message"].startswith("The list has token 99999 but the model has 0 to ")
+    assert error["message"].startswith("The tokens have token 99999 but the model has 0 to ")
 
 
 @pytest.mark.parametrize("model", ["familiar", "familiar:base"])
