@@ -110,7 +110,9 @@ def main() -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, help="how many; 5, or 1 with --quick")
-    parser.add_argument("--preferences", type=_names, metavar="NAME,…", help=f"some of {', '.join(WISHES)}")
+    parser.add_argument(
+        "--preferences", type=_names, metavar="NAME,…", help=f"of curve and policy, some of {', '.join(WISHES)}"
+    )
     parser.add_argument("--rounds", type=_numbers, metavar="0,6,…", help="interactions after which all is measured")
     parser.add_argument("--experiments", type=_experiments, default=EXPERIMENTS, metavar="NAME,…")
     parser.add_argument("--threads", type=int, default=2)

@@ -14,7 +14,7 @@ from familiar.daemon.learner_plan import Plan
 from familiar.daemon.oracle import Oracle
 from familiar.feedback.dataset import Dataset
 from familiar.feedback.habits import Begins, Ends, Manner, Says
-from familiar.feedback.pairs import Example, group_of
+from familiar.feedback.pairs import PRACTICE, Example, group_of
 from familiar.memory.errors import NotEnoughSignals
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, Memory, Message
@@ -101,8 +101,9 @@ def test_the_users_own_prompts_are_practised_but_for_what_is_taught_or_judged_al
 
 
 def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judge(
-    store: Store, oracle: Oracle, model_path: Path
+    store: Store, oracle: Oracle, model_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(learner_rows, "MIN_TAUGHT", 20)  # so that practice judges too
     user = store.default_user()
     for number in range(12):
         prompt = (Message(role="user", content=f"What should I know about topic {number}?"),)
@@ -122,7 +123,8 @@ def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judg
     assert judging
     assert practised
     assert not practised & {tuple(oracle.encode(lesson.messages, "")[0]) for lesson in rows.lessons.held_out}
-    drawn = [row for row in rows.judged if row.group == "practice"]
+    drawn = [row for row in rows.judged if row.group == PRACTICE]
+    assert drawn
     assert not distilled & {group_of(row.messages) for row in drawn}
     untaught = {group_of(messages) for messages in rows.untaught}
     assert len(untaught) == learner_lessons.CANDIDATES // learner_rows.EVERY_UNTAUGHT
