@@ -8,6 +8,7 @@ start at 0 as they do when serving, and the compiler meets few shapes.
 import gzip
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,20 @@ from tokenizers import Tokenizer
 Sampler = Callable[[random.Random], list[Message]]
 LENGTHS = (64, 96, 128, 192, 288, 512, 1024)
 CHUNK_BATCHES = 48
+DECISIVE = 5.0
+"""How many times a word that decides whether a reply is right counts: there are one or two among thirty of others."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``ids`` and ``targets`` are (B, T); a target is the next token's id, or IGNORED where there is no loss."""
+    """``ids``, ``targets`` and ``weights`` are (B, T).
+
+    A target is the next token's id, or IGNORED where there is no loss, and the weight is how much it counts.
+    """
 
     ids: NDArray[np.int64]
     targets: NDArray[np.int64]
+    weights: NDArray[np.float32]
 
 
 class Encoder:
@@ -40,28 +47,40 @@ class Encoder:
         self.end_id: int = tokenizer.token_to_id(END)
         self.pad_id: int = tokenizer.token_to_id(PAD)
 
-    def encode(self, messages: Sequence[Message], every_turn: bool) -> tuple[list[int], list[bool]]:
-        """Return ids and, for each, whether it is a target: assistant tokens and their END, or all of them.
+    def encode(self, messages: Sequence[Message], every_turn: bool) -> tuple[list[int], list[float]]:
+        """Return ids and how much each counts as a target: assistant tokens and their END 1, or all; others 0.
 
         What a message has under ``given`` is how its content begins, without being a target: words that nothing in
-        the prompt foretells, behind which the reply is to go on as well as ever.
+        the prompt foretells, behind which the reply is to go on as well as ever. The words under ``decides``, a line
+        each, count DECISIVE times wherever they stand.
         """
         ids: list[int] = []
-        mask: list[bool] = []
+        weights: list[float] = []
         for message in messages:
-            encoded = self.tokenizer.encode(message["content"].strip(), add_special_tokens=False)
-            counts = every_turn or message["role"] == "assistant"
+            content = message["content"].strip()
+            encoded = self.tokenizer.encode(content, add_special_tokens=False)
+            counts = float(every_turn or message["role"] == "assistant")
             given = len(message.get("given", ""))
+            spans = [span for words in message.get("decides", "").splitlines() for span in _places(words, content)]
             ids += [self.role_ids[message["role"]], *encoded.ids, self.end_id]
-            mask += [every_turn, *(counts and end > given for _, end in encoded.offsets), counts]
-        return ids, mask
+            weights.append(float(every_turn))
+            for start, end in encoded.offsets:
+                decides = any(start < last and end > first for first, last in spans)
+                weights.append(0.0 if end <= given else counts * (DECISIVE if decides else 1.0))
+            weights.append(counts)
+        return ids, weights
 
-    def row(self, ids: list[int], mask: list[bool], length: int) -> tuple[list[int], list[int]]:
-        inputs = ids[: length + 1]
-        targets = [i if m else IGNORED for i, m in zip(inputs, mask[: length + 1], strict=True)][1:]
+    def row(self, ids: list[int], weights: list[float], length: int) -> tuple[list[int], list[int], list[float]]:
+        """Return a row's ids, targets and weights, each ``length`` long."""
+        inputs, weights = ids[: length + 1], weights[1 : length + 1]
+        targets = [i if w else IGNORED for i, w in zip(inputs[1:], weights, strict=True)]
         inputs = inputs[: len(targets)]
         short = length - len(inputs)
-        return inputs + [self.pad_id] * short, targets + [IGNORED] * short
+        return inputs + [self.pad_id] * short, targets + [IGNORED] * short, weights + [0.0] * short
+
+
+def _places(words: str, content: str) -> Iterator[tuple[int, int]]:
+    return (found.span() for found in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", content, re.IGNORECASE))
 
 
 def load_dialogues(data: Path, weights: dict[str, float]) -> Sampler:
@@ -102,18 +121,18 @@ def batches(
 
 
 def _chunk(encoder: Encoder, sampler: Sampler, batch_tokens: int, every_turn: bool, rng: random.Random) -> list[Batch]:
-    rows: dict[int, list[tuple[list[int], list[int]]]] = {length: [] for length in LENGTHS}
+    rows: dict[int, list[tuple[list[int], list[int], list[float]]]] = {length: [] for length in LENGTHS}
     full = 0
     while full < CHUNK_BATCHES:
-        ids, mask = encoder.encode(sampler(rng), every_turn)
+        ids, weights = encoder.encode(sampler(rng), every_turn)
         length = next((n for n in LENGTHS if len(ids) - 1 <= n), LENGTHS[-1])
-        rows[length].append(encoder.row(ids, mask, length))
+        rows[length].append(encoder.row(ids, weights, length))
         full += len(rows[length]) % (batch_tokens // length) == 0
     made = []
     for length, bucket in rows.items():
         size = batch_tokens // length
         for first in range(0, len(bucket) - size + 1, size):
-            ids_rows, target_rows = zip(*bucket[first : first + size], strict=True)
-            made.append(Batch(np.array(ids_rows), np.array(target_rows)))
+            ids_rows, target_rows, weight_rows = zip(*bucket[first : first + size], strict=True)
+            made.append(Batch(np.array(ids_rows), np.array(target_rows), np.array(weight_rows, np.float32)))
     rng.shuffle(made)
     return made

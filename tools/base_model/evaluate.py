@@ -3,8 +3,9 @@
 ``python tools/base_model/evaluate.py daemon/models/familiar-base.gguf --cases 40 --json figures.json``
 
 Held out: the last quarter of the ways to state each kind of preference, three kinds, one way to ask about each topic,
-whole topics, an eighth of all names, words and phrases, the last way to ask for each fact and to make a claim. Greedy
-decoding in llama.cpp; every figure is a share of cases decided by a checker in code.
+an eighth of all names, words and phrases, the last way to ask for each fact and to make a claim. Greedy decoding in
+llama.cpp; every figure is a share of cases decided by a checker in code. The replies to the plain prompts are for a
+person to judge.
 """
 
 import argparse
@@ -14,13 +15,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from curriculum.claims import about_fact, asked, verdict
-from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled, topics
+from curriculum.claims import about_fact, asked, same_or_not, verdict
+from curriculum.content import write
+from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled
 from curriculum.facts import capital, question, sample_facts
 from curriculum.pools import phrase
 from curriculum.preferences import HELD_OUT_KINDS, KINDS, Kind, sample
 from format import render
 from llama_cpp import Llama
+
+PLAIN_PROMPTS = Path(__file__).with_name("plain_prompts.txt")
+"""Sixty things that a newcomer might say, none of them worded as in the curriculum."""
 
 
 class Reply(Protocol):
@@ -36,7 +41,7 @@ def memory(lines: list[str]) -> Message:
 def follows(reply: Reply, rng: random.Random, kinds: tuple[Kind, ...], count: int, stated: bool = True) -> bool:
     """One case: ``count`` preferences in phrasings never seen, one everyday question in a phrasing never seen."""
     preferences = sample(rng, "held_out", count, kinds)
-    topic, _, _ = styled(rng, preferences, "train")
+    topic, _, _ = styled(rng, preferences)
     turns = [{"role": "user", "content": ask(rng, topic, "held_out")}]
     if stated:
         turns.insert(0, memory([p.text for p in preferences]))
@@ -65,6 +70,13 @@ def judges(reply: Reply, rng: random.Random, true: bool, begun: bool = False) ->
     return verdict(reply(turns, beginning(rng) if begun else "")) is true
 
 
+def compares(reply: Reply, rng: random.Random, same: bool) -> bool:
+    """One case: two words, names or numbers never seen, which are the same or are not."""
+    while (asked_and_told := same_or_not(rng, "held_out"))[1].startswith("Yes") != same:
+        pass
+    return verdict(reply([{"role": "user", "content": asked_and_told[0]}])) is same
+
+
 def beginning(rng: random.Random) -> str:
     return phrase(rng, "held_out") + rng.choice((" ", "\n"))
 
@@ -75,14 +87,14 @@ def imitates(reply: Reply, rng: random.Random) -> bool:
     preferences = sample(rng, "held_out", 1, kinds)
     lines = []
     for _ in range(2):
-        topic, text, _ = styled(rng, preferences, "train")
-        lines.append(example_line(ask(rng, topic, "held_out"), text))
-    topic, _, _ = styled(rng, preferences, "train")
+        topic, draft, style = styled(rng, preferences)
+        lines.append(example_line(ask(rng, topic, "held_out"), write(draft, style)))
+    topic, _, _ = styled(rng, preferences)
     return preferences[0].follows(reply([memory(lines), {"role": "user", "content": ask(rng, topic, "held_out")}]))
 
 
 def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
-    """Return shares by part, and the transcripts on topics never seen."""
+    """Return shares by part, and the replies to the plain prompts, which a person has to judge."""
     llama = Llama(str(path), n_ctx=1024, verbose=False, seed=0)
 
     def reply(messages: list[Message], begun: str = "") -> str:
@@ -116,10 +128,12 @@ def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
         "false_claims_denied": share(lambda rng: judges(reply, rng, False), 2 * cases),
         "true_claims_confirmed_when_begun": share(lambda rng: judges(reply, rng, True, begun=True), 2 * cases),
         "false_claims_denied_when_begun": share(lambda rng: judges(reply, rng, False, begun=True), 2 * cases),
+        "same_confirmed": share(lambda rng: compares(reply, rng, True), 2 * cases),
+        "different_denied": share(lambda rng: compares(reply, rng, False), 2 * cases),
         "examples_imitated": share(lambda rng: imitates(reply, rng), 4 * cases),
     }
-    asked = [t.ask[0] for t in topics("held_out")][:30]
-    figures["transcripts"] = [{"user": q, "reply": reply([{"role": "user", "content": q}])} for q in asked]
+    prompts = PLAIN_PROMPTS.read_text(encoding="utf-8").splitlines()
+    figures["transcripts"] = [{"user": text, "reply": reply([{"role": "user", "content": text}])} for text in prompts]
     return figures
 
 

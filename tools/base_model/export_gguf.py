@@ -94,7 +94,7 @@ def write(model: Llama, tokenizer: Tokenizer, path: Path, description: str) -> N
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True)
-    parser.add_argument("--stage", choices=["pretrain", "tune"], default="tune")
+    parser.add_argument("--stage", choices=["pretrain", "tune", "policy"], default="tune")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--before", type=float, default=0, help="tokens of the file that the run started --from")
     args = parser.parse_args()

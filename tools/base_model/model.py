@@ -126,11 +126,13 @@ class Llama(nn.Module):
         out: Tensor = self.norm(x_BTD)
         return out
 
-    def loss(self, states_BTD: Tensor, targets_BT: Tensor) -> Tensor:
-        """Return the mean cross-entropy in nats over targets (B, T) that are not IGNORED.
+    def loss(self, states_BTD: Tensor, targets_BT: Tensor, weights_BT: Tensor) -> Tensor:
+        """Return the weighted mean cross-entropy in nats over targets (B, T) that are not IGNORED.
 
         Logits are made for those alone: most tokens of the second stage have no target, and V is large beside D.
         """
         scored_BT = targets_BT != IGNORED
         logits = F.linear(states_BTD[scored_BT], self.embed_tokens.weight)
-        return F.cross_entropy(logits.float(), targets_BT[scored_BT])
+        weights = weights_BT[scored_BT]
+        losses = F.cross_entropy(logits.float(), targets_BT[scored_BT], reduction="none")
+        return (losses * weights).sum() / weights.sum()

@@ -126,8 +126,8 @@ def train(args: argparse.Namespace) -> None:
     with (out / f"{args.stage}.log").open("a", encoding="utf-8") as log:
         while share < 1:
             batch = next(stream)
-            ids, targets = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.targets).to(device)
-            loss = worker.loss(forward(ids), targets)
+            ids, targets, weights = (torch.from_numpy(a).to(device) for a in (batch.ids, batch.targets, batch.weights))
+            loss = worker.loss(forward(ids), targets, weights)
             loss.backward()
             for small, full in pairs:
                 full.grad = small.grad.float()

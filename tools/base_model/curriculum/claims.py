@@ -11,7 +11,7 @@ from functools import cache
 
 from .content import MONTHS, SLOT, Style, load_topics, lower_first, sentence
 from .facts import CITIES, DAYS, Fact, capital
-from .pools import Split, is_held_out, name, word
+from .pools import Split, name, word
 
 COMMON_KNOWLEDGE = (
     "Grass is {}.|green|purple|pink|blue", "A ripe banana is {}.|yellow|blue|black|gray",
@@ -98,7 +98,7 @@ def of_common_knowledge(rng: random.Random) -> Claim:
 @cache
 def _quantities() -> tuple[str, ...]:
     """Return the topics' sentences that state a quantity and stand on their own."""
-    found = [s for topic in load_topics() if not is_held_out(topic.topic) for s in (*topic.short, *topic.more)]
+    found = [s for topic in load_topics() for s in (*topic.short, *topic.more)]
     return tuple(s for s in found if QUANTITY.search(s) and STATEMENT_START.match(s))
 
 
@@ -121,9 +121,16 @@ def asked(rng: random.Random, claim: Claim, split: Split) -> str:
     return capital(rng.choice(OPENINGS[:-1]) + said) + rng.choice(TAILS[:-1])
 
 
-def judged(rng: random.Random, claim: Claim) -> str:
-    """Say whether a claim is right, and what is so."""
-    return rng.choice(YES if claim.is_true else NO).format(claim.truth, c=capital(claim.truth))
+def judged(rng: random.Random, claim: Claim) -> tuple[str, list[str]]:
+    """Say whether a claim is right, and what is so; with the words that decide."""
+    said = rng.choice(YES if claim.is_true else NO).format(claim.truth, c=capital(claim.truth))
+    return said, [decisive(said)]
+
+
+def decisive(judgement: str) -> str:
+    """Return the words of a judgement that agree or deny."""
+    found = [match for match in (AGREES.search(judgement), DENIES.search(judgement)) if match]
+    return min(found, key=re.Match.start)[0]
 
 
 COMPARISONS = (

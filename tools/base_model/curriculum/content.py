@@ -45,7 +45,6 @@ class Topic:
     more: tuple[str, ...]
     items: tuple[str, ...]
     because: str
-    key: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ and the rest state the same in other forms, so that a client's own system prompt
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from .claims import about_fact, asked, judged, of_common_knowledge, of_topic, same_or_not
-from .content import Draft, Style, Topic, draft_of, load_topics, write
+from .claims import about_fact, asked, decisive, judged, of_common_knowledge, of_topic, same_or_not
+from .content import Draft, Style, Topic, draft_of, load_topics, lower_first, sentence, write
 from .facts import MAKERS, Fact, Maker, capital, question, sample_facts, unknown
 from .manners import both, sample_manner
-from .pools import Split, is_held_out, name, phrase
+from .pools import Split, name, phrase
 from .preferences import KINDS, SENTENCE_GROUPS, Preference, quoted, sample
 
 Message = dict[str, str]
@@ -31,6 +32,14 @@ THANKS = (
 )  # fmt: skip
 MORE = ("Tell me more.", "Anything else?", "What else?", "Can you add something?", "Go on.", "More tips?")
 WHY = ("Why?", "Why is that?", "Why does that work?", "What is the reason?", "How come?")
+BEFORE = (
+    "Hi!", "Hello.", "Hey,", "Hi there,", "Quick question:", "I have a question.", "One more thing:", "Well,", "So,",
+    "Please help me.", "Sorry to bother you.", "Now something else.", "Okay,", "Good morning!", "I wonder:",
+)  # fmt: skip
+AFTER = (
+    "Thanks!", "Please.", "Thank you.", "I have no idea.", "I am new to this.", "Any advice?", "Can you help me?",
+    "What do you think?", "I am curious.", "It is for a friend.", "Keep it simple.", "I never did this before.",
+)  # fmt: skip
 ACKNOWLEDGE = ("Okay, I will do that.", "Understood. I will do that.", "Sure, I will.", "Noted. I will do that.")
 REMEMBERED = ("Okay, I will remember that.", "Thank you, I will remember that.", "Noted.")
 
@@ -51,21 +60,50 @@ def user(text: str) -> Message:
     return {"role": "user", "content": text}
 
 
-def assistant(text: str) -> Message:
-    return {"role": "assistant", "content": text}
+def assistant(text: str, decides: Iterable[str] = ()) -> Message:
+    """Say ``text``, of which some words decide whether it is right: those count for more in training."""
+    message = {"role": "assistant", "content": text}
+    if words := "\n".join(decides):
+        message["decides"] = words
+    return message
 
 
-def topics(split: Split) -> list[Topic]:
-    """Topics to ask about; the held-out ones never occur in training."""
-    return [t for t in load_topics() if is_held_out(t.topic) == (split == "held_out")]
+def changed(text: str, plain: str) -> list[str]:
+    """Return the words of a text that its plain form lacks; none where most are others, as all matter alike then."""
+    words, known = text.split(), set(plain.split())
+    new = [word for word in words if word not in known]
+    return list(dict.fromkeys(new)) if 2 * len(new) <= len(words) else []
 
 
-_TRAIN_TOPICS = topics("train")
+def in_style(draft: Draft, style: Style) -> Message:
+    """Say a draft in a style; what is written otherwise than without one decides."""
+    plain = [write(draft, Style()), *(sentence(item, Style()) for item in draft.items)]
+    text = write(draft, style)
+    return assistant(text, changed(text, " ".join(plain)))
 
 
 def ask(rng: random.Random, topic: Topic, split: Split) -> str:
     """Choose a way to ask; the third is kept for evaluation."""
-    return topic.ask[2] if split == "held_out" else rng.choice([a for i, a in enumerate(topic.ask) if i != 2])
+    if split == "held_out":
+        return topic.ask[2]
+    return as_typed(rng, rng.choice([a for i, a in enumerate(topic.ask) if i != 2]))
+
+
+def as_typed(rng: random.Random, text: str) -> str:
+    """Put something before or after a question, or write it carelessly, in one case of three."""
+    roll = rng.random()
+    if roll < 0.1:
+        return f"{rng.choice(BEFORE)} {lower_first(text) if rng.random() < 0.5 else text}"
+    if roll < 0.2:
+        return f"{text} {rng.choice(AFTER)}"
+    if roll < 0.28:
+        return text.lower().rstrip("?.!")
+    letters = [i for i in range(1, len(text) - 1) if text[i].isalpha()]
+    if roll < 0.36 and letters:
+        at = rng.choice(letters)
+        rest = text[at:]
+        return text[:at] + rng.choice((rest[1:], rest[0] + rest, rest[1] + rest[0] + rest[2:]))
+    return text
 
 
 def example_line(prompt: str, text: str) -> str:
@@ -91,43 +129,41 @@ def system_prompt(rng: random.Random, lines: list[str]) -> list[Message]:
     return [{"role": "system", "content": text}]
 
 
-def styled(
-    rng: random.Random, preferences: list[Preference], split: Split, pool: list[Topic] | None = None
-) -> tuple[Topic, str, Style]:
-    """Find a topic whose content shows every preference, and return it with the reply and its style."""
+def styled(rng: random.Random, preferences: list[Preference]) -> tuple[Topic, Draft, Style]:
+    """Find a topic whose content shows every preference, and return it with a reply's draft and its style."""
     style = Style()
     for preference in preferences:
         style = preference.apply(style)
     length = next((p.sentences for p in preferences if p.sentences), None)
     for _ in range(400):
-        topic = rng.choice(pool or _TRAIN_TOPICS)
+        topic = rng.choice(load_topics())
         draft = draft_of(topic, rng, length or rng.choice((1, 2, 2)))
         if all(p.needs(draft) for p in preferences):
             break
-    return topic, write(draft, style), style
+    return topic, draft, style
 
 
 def everyday(rng: random.Random, preferences: list[Preference] | None = None) -> list[Message]:
     """One to three exchanges on everyday topics, under the same preferences throughout."""
     preferences = preferences or []
-    topic, reply, style = styled(rng, preferences, "train")
-    turns = [user(ask(rng, topic, "train")), assistant(reply)]
+    topic, draft, style = styled(rng, preferences)
+    turns = [user(ask(rng, topic, "train")), in_style(draft, style)]
     follow = rng.random()
     plain = not preferences or {p.kind for p in preferences} <= {"closer", "opener", "label", "address"}
     if plain and follow < 0.25:
         roll = rng.random()
         if roll < 0.4:
             text, answer = rng.choice(THANKS)
-            turns += [user(text), assistant(write(Draft((answer,)), style))]
+            turns += [user(text), in_style(Draft((answer,)), style)]
         elif roll < 0.7:
             draft = Draft(tuple(rng.sample(topic.more, min(2, len(topic.more)))))
-            turns += [user(rng.choice(MORE)), assistant(write(draft, style))]
+            turns += [user(rng.choice(MORE)), in_style(draft, style)]
         else:
             draft = Draft((f"This works because {topic.because}.",))
-            turns += [user(rng.choice(WHY)), assistant(write(draft, style))]
+            turns += [user(rng.choice(WHY)), in_style(draft, style)]
     elif follow > 0.75:
-        topic, reply, _ = styled(rng, preferences, "train")
-        turns += [user(ask(rng, topic, "train")), assistant(reply)]
+        topic, draft, style = styled(rng, preferences)
+        turns += [user(ask(rng, topic, "train")), in_style(draft, style)]
     return turns
 
 
@@ -149,8 +185,10 @@ def with_preferences(rng: random.Random) -> list[Message]:
     return [user(" ".join(lines)), assistant(rng.choice(ACKNOWLEDGE)), *everyday(rng, preferences)]
 
 
-Writer = Callable[[str], Message]
-"""Makes the assistant's turn that says a plain text in the manner of a conversation."""
+class Writer(Protocol):
+    """Makes the assistant's turn that says a plain text, of which some words decide, in a conversation's manner."""
+
+    def __call__(self, text: str, decides: Iterable[str] = (), /) -> Message: ...
 
 
 def _manner(rng: random.Random, lines: list[str]) -> Writer:
@@ -160,12 +198,12 @@ def _manner(rng: random.Random, lines: list[str]) -> Writer:
     manner that the prompt does not foretell, as one that an adapter has learned: there the reply's beginning is given.
     """
     roll = rng.random()
-    style, manners, given = Style(), [], 0
+    written, manners, given = Style(), [], 0
     if roll < 0.3:
         pass
     elif roll < 0.52:
         for preference in sample(rng, "train", rng.choice((1, 1, 1, 2, 3)), WITH_FACTS, emphasis=EMPHASIS):
-            style = preference.apply(style)
+            written = preference.apply(written)
             lines.append(preference.text)
     else:
         manners = [sample_manner(rng) for _ in range(rng.choice((1, 1, 1, 2)))]
@@ -173,17 +211,18 @@ def _manner(rng: random.Random, lines: list[str]) -> Writer:
             lines += [manner.text for manner in manners]
         elif roll < 0.8:
             for _ in range(rng.choice((1, 2, 2))):
-                topic, reply, _ = styled(rng, [], "train")
-                lines.append(example_line(ask(rng, topic, "train"), both(manners, reply)))
+                topic, draft, style = styled(rng, [])
+                lines.append(example_line(ask(rng, topic, "train"), both(manners, write(draft, style))))
         else:
             while manners[0].foretold is None:
                 manners = [sample_manner(rng)]
             manners = manners[:1]
             given = manners[0].foretold
 
-    def writer(text: str) -> Message:
+    def writer(text: str, decides: Iterable[str] = (), /) -> Message:
         nonlocal given
-        message = assistant(both(manners, write(Draft((capital(text),)), style)))
+        content = both(manners, write(Draft((capital(text),)), written))
+        message = assistant(content, [*decides, *changed(content, capital(text))])
         if given:  # later replies of the conversation can take the manner from the first
             message["given"] = message["content"][:given]
             given = 0
@@ -215,12 +254,12 @@ def _fact_turn(rng: random.Random, facts: list[Fact], makers: Sequence[Maker], w
         known = {f.key for f in facts}
         while (missing := sample_facts(rng, "train", 1, makers)[0]).key in known:
             pass
-        return [user(question(rng, missing, "train")), writer(unknown(rng, missing))]
+        return [user(question(rng, missing, "train")), writer(unknown(rng, missing), ["I do not know"])]
     fact = rng.choice(facts)
     if roll < 0.6:
         claim = about_fact(rng, fact)
-        return [user(asked(rng, claim, "train")), writer(judged(rng, claim))]
-    return [user(question(rng, fact, "train")), writer(fact.answer)]
+        return [user(asked(rng, claim, "train")), writer(*judged(rng, claim))]
+    return [user(question(rng, fact, "train")), writer(fact.answer, [fact.answer.split()[0], fact.value])]
 
 
 def with_claims(rng: random.Random) -> list[Message]:
@@ -231,7 +270,7 @@ def with_claims(rng: random.Random) -> list[Message]:
     turns = system_prompt(rng, lines)
     for _ in range(rng.choice((1, 2, 3))):
         claim = (of_common_knowledge if rng.random() < 0.75 else of_topic)(rng)
-        turns += [user(asked(rng, claim, "train")), writer(judged(rng, claim))]
+        turns += [user(asked(rng, claim, "train")), writer(*judged(rng, claim))]
     return turns
 
 
@@ -248,7 +287,8 @@ def in_any_manner(rng: random.Random) -> list[Message]:
     turns = system_prompt(rng, lines) + everyday(rng)
     replies = [turn for turn in turns if turn["role"] == "assistant"]
     for turn in replies:
-        turn["content"] = both(manners, turn["content"])
+        plain = turn["content"]
+        turn.update(assistant(both(manners, plain), changed(both(manners, plain), plain)))
     if foretold is not None:
         replies[0]["given"] = replies[0]["content"][:foretold]
     return turns
@@ -262,15 +302,15 @@ def with_examples(rng: random.Random) -> list[Message]:
     preferences = sample(rng, "train", 1 if rng.random() < 0.8 else 2, visible)
     lines = []
     for _ in range(rng.choice((1, 1, 2, 3))):
-        topic, reply, _ = styled(rng, preferences, "train")
-        lines.append(example_line(ask(rng, topic, "train"), reply))
+        topic, draft, style = styled(rng, preferences)
+        lines.append(example_line(ask(rng, topic, "train"), write(draft, style)))
     turns = [{"role": "system", "content": "\n- ".join((MEMORY_HEADER, *lines))}]
     return turns + everyday(rng, preferences)[:2]
 
 
 def _same_question(rng: random.Random) -> list[Message]:
     """The example answers the very question: its text is the reply, whatever the model would have said."""
-    topic, other = rng.sample(_TRAIN_TOPICS, 2)
+    topic, other = rng.sample(load_topics(), 2)
     if rng.random() < 0.5:
         reply = write(draft_of(topic, rng, rng.choice((1, 2))), Style())
         if rng.random() < 0.5:
@@ -315,7 +355,7 @@ def repeat(rng: random.Random) -> list[Message]:
     if rng.random() < 0.5:
         return turns
     manner = sample_manner(rng)
-    turns[1]["content"] = manner.apply(text)
+    turns[1] = assistant(manner.apply(text), changed(manner.apply(text), text))
     if manner.foretold is not None and rng.random() < 0.5:
         turns[1]["given"] = turns[1]["content"][: manner.foretold]
         return turns
@@ -329,13 +369,13 @@ def compare(rng: random.Random) -> list[Message]:
     turns = system_prompt(rng, lines)
     for _ in range(rng.choice((2, 3, 4, 5))):
         question, reply = same_or_not(rng, "train")
-        turns += [user(question), writer(reply)]
+        turns += [user(question), writer(reply, [decisive(reply)])]
     return turns
 
 
 PARTS = (
     (0.33, with_preferences), (0.26, about_facts), (0.1, with_claims), (0.08, in_any_manner), (0.09, with_examples),
-    (0.1, plain), (0.06, repeat), (0.05, compare),
+    (0.2, plain), (0.06, repeat), (0.05, compare),
 )  # fmt: skip
 
 
