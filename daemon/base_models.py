@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from familiar.daemon import json_file, model_files
+from familiar.daemon import json_file, model_files, service_record
 from familiar.daemon.model_facts import read_facts
 from familiar.daemon.model_parts import model_parts
 from familiar.memory.errors import BadFile
@@ -72,7 +72,7 @@ def named(sha256: str, data_dir: Path) -> BaseModel | None:
 
 def in_service(settings: "Settings") -> BaseModel | None:
     """Return the model of the service that runs on the data folder, else the configured one; None if it is not here."""
-    path = _recorded(settings.service_file) or model_files.find(settings.model)
+    path = _served(settings.service_file) or model_files.find(settings.model)
     if path is None:
         return None
     try:
@@ -81,12 +81,9 @@ def in_service(settings: "Settings") -> BaseModel | None:
         return None
 
 
-def _recorded(service_file: Path) -> Path | None:
-    try:
-        record = json_file.read(service_file)
-        return Path(record["model"]) if psutil.pid_exists(int(record["pid"])) else None
-    except (ValueError, KeyError, TypeError):
-        return None
+def _served(service_file: Path) -> Path | None:
+    record = service_record.read(service_file)
+    return record.model if record is not None and psutil.pid_exists(record.pid) else None
 
 
 def _name(path: Path) -> str:

@@ -119,12 +119,12 @@ def backups(**flags: Any) -> None:
 def restore(file: Path, yes: bool, **flags: Any) -> None:
     """Put a backup in the store's place. The service must have ended; what is replaced becomes a backup."""
     settings = load_settings(flags)
-    from familiar.daemon import data_folder, server
+    from familiar.daemon import data_folder, service_record
     from familiar.daemon.learner_lock import learner_lock
     from familiar.memory import backup as backup_files
 
     data_folder.make(settings.data_dir)
-    server.refuse_second(settings.service_file)
+    service_record.refuse_second(settings.service_file)
     if not yes:
         confirm(f"Put {file} in the place of {settings.database}?", "Nothing was restored")
     with learner_lock(settings.data_dir):

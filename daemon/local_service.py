@@ -4,7 +4,6 @@
 user would start, stopped at the end.
 """
 
-import json
 import os
 import signal
 import socket
@@ -13,11 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from familiar.daemon import data_folder
+from familiar.daemon import data_folder, service_record
 from familiar.daemon.client import Client
 from familiar.memory.errors import Busy, FamiliarError
 
@@ -28,24 +26,6 @@ READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
-class Record:
-    """What a running service says of itself in its data folder: its process, its address, its owner's token."""
-
-    pid: int
-    url: str
-    token: str
-
-
-def read_record(service_file: Path) -> Record | None:
-    """The record in ``service_file``; None when no service runs, or one is just ending."""
-    try:
-        record = json.loads(service_file.read_text(encoding="utf-8"))
-        return Record(int(record["pid"]), _url(str(record["host"]), int(record["port"])), str(record["token"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def find(settings: "Settings", user: str | None = None) -> Client | None:
     """A client of the service that runs on the data folder, else None.
 
@@ -53,25 +33,17 @@ def find(settings: "Settings", user: str | None = None) -> Client | None:
     ``user`` is whom the service is to answer; None is the default user. Raises FamiliarError when the service has no
     such user.
     """
-    record = read_record(settings.service_file)
+    record = service_record.read(settings.service_file)
     if record is None:
         return None
     with ExitStack() as stack:
         client = stack.enter_context(Client(record.url, token=record.token, user=user))
-        # The record of a service that was killed may name a port that another one has now, and a folder that was
-        # copied while it was in use has the record of the other one.
-        if client.pid() == record.pid and _serves(client.status()["data_dir"], settings.service_file):
+        # The record of a service that was killed may name a port that another one has now.
+        if client.pid() == record.pid:
+            client.status()  # refuses a user that it does not have
             stack.pop_all()
             return client
     return None
-
-
-def _serves(data_dir: str, service_file: Path) -> bool:
-    """Whether the record of a service of ``data_dir`` is this very file, rather than one that this is a copy of."""
-    try:
-        return service_file.samefile(Path(data_dir) / service_file.name)
-    except OSError:
-        return True  # the service has another name for the folder: it runs in a container, or the folder was moved
 
 
 @contextmanager
@@ -99,7 +71,7 @@ def found_or_started(
 
 def _own_port(settings: "Settings") -> int:
     """The configured port, or a free one where the service of another data folder has that."""
-    with Client(_url(settings.host, settings.port)) as there:
+    with Client(service_record.url(settings.host, settings.port)) as there:
         return settings.port if there.pid() is None else free_port(settings.host)
 
 
@@ -131,11 +103,11 @@ def running(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
         )
     try:
-        with Client(_url(host, port)) as client:
+        with Client(service_record.url(host, port)) as client:
             _wait_until_ready(client, child, log)
         # The service answers only once its record is there.
-        record = None if service_file is None else read_record(service_file)
-        with Client(_url(host, port), token=record.token if record else None, user=user) as client:
+        record = None if service_file is None else service_record.read(service_file)
+        with Client(service_record.url(host, port), token=record.token if record else None, user=user) as client:
             yield client
     finally:
         stop(child, STOP_TIMEOUT_S)
@@ -149,10 +121,6 @@ def _wait_until_ready(client: Client, child: "subprocess.Popen[bytes]", log: Pat
         if time.monotonic() > deadline:
             raise Busy(f"The service did not answer within {READY_TIMEOUT_S:.0f} s: see {log}.")
         time.sleep(0.05)
-
-
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _last_line(log: Path) -> str:

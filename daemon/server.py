@@ -3,29 +3,23 @@
 import asyncio
 import contextlib
 import errno
-import http.client
-import json
 import logging
-import os
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import uvicorn
 
-from familiar.adapters.folders import disk_errors
 from familiar.daemon import (
     auth,
     base_models,
     data_folder,
     flash_trial,
-    json_file,
     model_files,
     sentence_model,
+    service_record,
     state,
 )
 from familiar.daemon.app import create_app
@@ -42,7 +36,6 @@ log = logging.getLogger("familiar")
 
 GRACE_S = 10.0
 _AFTER_GRACE_S = 5.0
-_PROBE_TIMEOUT_S = 2.0
 _BACKLOG = 128
 
 
@@ -63,7 +56,7 @@ def run(settings: Settings) -> None:
         _bind(settings.host, settings.port) as listener,
     ):
         data_folder.make(settings.data_dir)
-        refuse_second(settings.service_file)
+        service_record.refuse_second(settings.service_file)
         model = model_files.resolve(settings.model, _say)
         embedding_model = sentence_model.resolve(settings, _say)
         token = auth.new_local_token()
@@ -77,8 +70,9 @@ def run(settings: Settings) -> None:
             interrupts.keep()
             _listen(listener, settings)
             host, port = listener.getsockname()[:2]
-            with recorded(settings.service_file, host, port, model, token):
-                _say(f"Familiar serves {parts.engine.info.name} at {_url(host, port)}/v1. Ctrl-C ends it.")
+            with service_record.written(settings.service_file, host, port, model, token):
+                url = service_record.url(host, port)
+                _say(f"Familiar serves {parts.engine.info.name} at {url}/v1. Ctrl-C ends it.")
                 build_server(parts, interrupts=interrupts).run(sockets=[listener])
 
 
@@ -191,66 +185,6 @@ def _unfitting(parts: State) -> list[str]:
     if not any(store.versions(user.id) for user in store.users.all()):
         return []
     return unfitting_lines(store, data_dir, base_models.identify(parts.engine.info.path, data_dir, _say).sha256)
-
-
-def refuse_second(service_file: Path) -> None:
-    """Raise Busy when the service that ``service_file`` records lives and answers; one that was killed does not."""
-    try:
-        record = json.loads(service_file.read_text(encoding="utf-8"))
-        pid, host, port = int(record["pid"]), str(record["host"]), int(record["port"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    if psutil.pid_exists(pid) and _answers(host, port, pid):
-        raise Busy(
-            f"A service runs on {service_file.parent} already (process {pid}, {_url(host, port)}): "
-            f"end it, or give another --data-dir."
-        )
-
-
-def _answers(host: str, port: int, pid: int) -> bool:
-    """Whether that very process answers there, rather than another one that got its pid or its port."""
-    connection = http.client.HTTPConnection(_reachable(host), port, timeout=_PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health")
-        return bool(json.loads(connection.getresponse().read())["pid"] == pid)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return False
-    finally:
-        connection.close()
-
-
-@contextmanager
-def recorded(service_file: Path, host: str, port: int, model: Path, token: str) -> Iterator[None]:
-    """Say in the data folder where the service is, for as long as it is; the file is whole or absent.
-
-    It holds the token by which the service knows the commands of its owner, who alone may read it (mode 0600).
-    """
-    record = {
-        "pid": os.getpid(),
-        "host": _reachable(host),
-        "port": port,
-        "model": str(model),
-        "started_at": time.time(),
-        "token": token,
-    }
-    with disk_errors(service_file):
-        json_file.write(service_file, record)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if json.loads(service_file.read_text(encoding="utf-8"))["pid"] == os.getpid():
-                service_file.unlink()
-
-
-def _reachable(host: str) -> str:
-    """The address to call for a service that listens on ``host``: one that listens everywhere is at loopback too."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-
-
-def _url(host: str, port: int) -> str:
-    host = _reachable(host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from familiar.adapters.folders import file_sha256
-from familiar.daemon import base_models, fitting, local_service, settings
+from familiar.daemon import base_models, fitting, local_service, service_record, settings
 from familiar.memory.errors import BadFile
 from familiar.memory.store import Store
 from familiar.memory.types import AdapterVersion, LearningRun
@@ -88,10 +88,11 @@ def test_the_model_in_service_is_the_services_else_the_configured_one(
     assert path_of() == str(model_path)
     assert path_of(model=str(copy)) == str(copy)
     assert path_of(model=str(copy) + ".gone") is None
-    record = {"pid": os.getpid(), "model": str(copy)}
-    (data_dir / "service.json").write_text(json.dumps(record))
-    assert path_of() == str(copy)
-    (data_dir / "service.json").write_text(json.dumps({**record, "pid": 2**22 + 1}))
+    file = data_dir / "service.json"
+    with service_record.written(file, "127.0.0.1", 1, copy, "token"):
+        assert path_of() == str(copy)
+        record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "pid": 2**22 + 1}))
     assert path_of() == str(model_path), "a service that was killed leaves its record"
 
 

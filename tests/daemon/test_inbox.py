@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from watchdog.observers.api import BaseObserver
 
-from familiar.daemon import inbox_files, server
+from familiar.daemon import inbox_files, service_record
 from familiar.daemon.engine import Engine
 from familiar.daemon.inbox import Inbox
 from familiar.daemon.inbox_files import REPORT, Folders
@@ -480,7 +480,7 @@ def test_an_inbox_that_holds_other_files_is_refused(data_dir: Path) -> None:
 def test_a_draft_is_written_by_the_service_and_learned_from(service: Service, data_dir: Path) -> None:
     where = ("--data-dir", str(data_dir))
     record = (data_dir / "service.json", "127.0.0.1", int(service.url.rpartition(":")[2]), Path("model.gguf"), "unused")
-    with server.recorded(*record):
+    with service_record.written(*record):
         written = familiar("draft", "Write a short e-mail to Anna.", *where)
     assert written.returncode == 0, written.stderr
     path = Path(written.stdout.strip())

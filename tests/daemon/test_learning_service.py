@@ -14,12 +14,12 @@ import psutil
 import pytest
 from click.testing import CliRunner
 
+from familiar.daemon import service_record
 from familiar.daemon.cli_learn import learn
 from familiar.daemon.engine import Engine
 from familiar.daemon.learner_lock import holder_pid, learner_lock
 from familiar.daemon.learning_service import _Attempt
 from familiar.daemon.schemas_learning import Learning, LearningRuns
-from familiar.daemon.server import recorded
 from familiar.memory.store import Store
 from familiar.memory.types import Exchange, Feedback, LearningRun, Message
 
@@ -159,7 +159,8 @@ def test_the_command_tells_what_would_be_learned_and_how_it_stands(
         if served:
             service = stack.enter_context(serve(data_dir, engine))
             host, port = service.url.removeprefix("http://").split(":")
-            stack.enter_context(recorded(data_dir / "service.json", host, int(port), engine.info.path, "unused"))
+            file = data_dir / "service.json"
+            stack.enter_context(service_record.written(file, host, int(port), engine.info.path, "unused"))
         shown = [CliRunner().invoke(learn, [*options, each]) for each in ("--dry-run", "--status")]
         told = [CliRunner().invoke(learn, [*options, "--json", each]) for each in ("--dry-run", "--status")]
     assert [result.exit_code for result in (*shown, *told)] == [0] * 4

@@ -1,7 +1,7 @@
 """The service as a process: ready, found, refused twice, ended in good order, and back after a kill."""
 
 import json
-import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +14,9 @@ from typing import Any
 
 import httpx
 import pytest
+
+from familiar.daemon import service_record
+from familiar.memory.errors import Busy
 
 RUN = """
 import json, sys
@@ -94,7 +97,7 @@ def test_a_service_is_found_answers_without_torch_and_ends_in_good_order(
     file = data_dir / "service.json"
     process = start(data_dir)
     url = process.wait_ready(file)
-    assert set(json.loads(file.read_text())) == {"pid", "host", "port", "model", "started_at", "token"}
+    assert set(json.loads(file.read_text())) == {"pid", "host", "port", "model", "data_dir", "token"}
     assert oct(file.stat().st_mode & 0o777) == "0o600"
     assert get(f"{url}/health") == {"status": "ok", "pid": process.child.pid}
     assert post(f"{url}/v1/chat/completions", CHAT)["choices"][0]["message"]["role"] == "assistant"
@@ -117,17 +120,19 @@ def test_ctrl_c_ends_it_too(start: Callable[..., Process], data_dir: Path) -> No
     assert not (data_dir / "service.json").exists()
 
 
-@pytest.mark.parametrize("moment", ["_listen", "recorded", "build_server", "create_app"])
+@pytest.mark.parametrize(
+    "moment", ["server._listen", "service_record.written", "server.build_server", "server.create_app"]
+)
 def test_a_signal_at_a_delicate_moment_ends_it_in_good_order(data_dir: Path, moment: str) -> None:
     """The signal arrives while that function runs: nothing stays behind, and the service does not run on without it."""
     at_moment = f"""
 import os, signal
-from familiar.daemon import server
-usual = server.{moment}
+from familiar.daemon import server, service_record
+usual = {moment}
 def interrupted(*arguments, **options):
     os.kill(os.getpid(), signal.SIGINT)
     return usual(*arguments, **options)
-server.{moment} = interrupted
+{moment} = interrupted
 """
     flags = json.dumps({"data_dir": str(data_dir), "port": 0, "threads": 1})
     ended = subprocess.run(
@@ -202,9 +207,24 @@ def test_after_a_kill_it_starts_again_with_everything_acknowledged(
     assert get(f"{url}/v1/exchanges/{reply['id']}")["completion"] == reply["choices"][0]["message"]["content"]
 
 
+def test_a_folder_that_was_copied_in_use_can_be_served_beside_it(
+    start: Callable[..., Process], data_dir: Path, tmp_path: Path
+) -> None:
+    first = start(data_dir)
+    url = first.wait_ready(data_dir / "service.json")
+    copy = shutil.copytree(data_dir, tmp_path / "copy")
+    second = start(copy)
+    assert get(f"{second.wait_ready(copy / 'service.json')}/v1/status")["data_dir"] == str(copy)
+    with pytest.raises(Busy, match=f"process {first.child.pid}, {url}"):
+        service_record.refuse_second(data_dir / "service.json")
+    assert first.end(signal.SIGTERM) == second.end(signal.SIGTERM) == 0
+
+
 def test_a_file_of_a_process_that_does_not_answer_is_ignored(start: Callable[..., Process], data_dir: Path) -> None:
     file = data_dir / "service.json"
-    file.write_text(json.dumps({"pid": os.getpid(), "host": "127.0.0.1", "port": 1}))
+    with service_record.written(file, "127.0.0.1", 1, Path("model.gguf"), "token"):
+        left = file.read_text()
+    file.write_text(left)
     process = start(data_dir)
     process.wait_ready(file)
     assert process.end(signal.SIGTERM) == 0

@@ -17,7 +17,7 @@ from openai import AuthenticationError, OpenAI
 
 from familiar.adapters import registry
 from familiar.adapters.gate import Report
-from familiar.daemon import learner, local_service
+from familiar.daemon import learner, local_service, service_record
 from familiar.daemon.cli import cli
 from familiar.daemon.client import Client
 from familiar.daemon.learner_lock import learner_lock
@@ -467,7 +467,7 @@ def test_the_owners_commands_work_beside_a_service_with_keys(data_dir: Path, mod
             keyless.status()
         posing = {"authorization": f"Bearer {key}", "x-familiar-user": "me"}
         assert httpx.get(f"http://127.0.0.1:{port}/v1/status", headers=posing, trust_env=False).status_code == 401
-        stale = local_service.read_record(service_file)
+        stale = service_record.read(service_file)
     assert stale is not None
     with (
         local_service.running("127.0.0.1", port, options, log, service_file=service_file) as again,

@@ -21,7 +21,7 @@ import httpx
 import pytest
 from openai import OpenAI
 
-from familiar.daemon import local_service
+from familiar.daemon import service_record
 from familiar.daemon.llama import Model
 from familiar.daemon.schemas import SampledRequest
 
@@ -72,7 +72,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 def _url_of(process: "subprocess.Popen[bytes]", service_file: Path, log: Path) -> str:
     end = time.monotonic() + READY_TIMEOUT_S
-    while (record := local_service.read_record(service_file)) is None:
+    while (record := service_record.read(service_file)) is None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.02)
