@@ -2,10 +2,10 @@
 
 ``python tools/base_model/evaluate.py daemon/models/familiar-base.gguf --cases 40 --json figures.json``
 
-Held out: the last quarter of the ways to state each kind of preference, three kinds, one way to ask about each topic,
-an eighth of all names, words and phrases, the last way to ask for each fact and to make a claim. Greedy decoding in
-llama.cpp; every figure is a share of cases decided by a checker in code. The replies to the plain prompts are for a
-person to judge.
+Held out: the last quarter of the ways to state each kind of preference, three kinds, one way to ask about each topic
+of a third of them, an eighth of all names, words and phrases, the last way to ask for each fact and to make a claim.
+Greedy decoding in llama.cpp; every figure is a share of cases decided by a checker in code. The replies to the plain
+prompts are for a person to judge.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Protocol
 
 from curriculum.claims import about_fact, asked, same_or_not, verdict
 from curriculum.content import write
-from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled
+from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled, topics_to_judge_by
 from curriculum.facts import capital, question, sample_facts
 from curriculum.pools import phrase
 from curriculum.preferences import HELD_OUT_KINDS, KINDS, Kind, sample
@@ -41,7 +41,7 @@ def memory(lines: list[str]) -> Message:
 def follows(reply: Reply, rng: random.Random, kinds: tuple[Kind, ...], count: int, stated: bool = True) -> bool:
     """One case: ``count`` preferences in phrasings never seen, one everyday question in a phrasing never seen."""
     preferences = sample(rng, "held_out", count, kinds)
-    topic, _, _ = styled(rng, preferences)
+    topic, _, _ = styled(rng, preferences, topics_to_judge_by())
     turns = [{"role": "user", "content": ask(rng, topic, "held_out")}]
     if stated:
         turns.insert(0, memory([p.text for p in preferences]))
@@ -87,9 +87,9 @@ def imitates(reply: Reply, rng: random.Random) -> bool:
     preferences = sample(rng, "held_out", 1, kinds)
     lines = []
     for _ in range(2):
-        topic, draft, style = styled(rng, preferences)
+        topic, draft, style = styled(rng, preferences, topics_to_judge_by())
         lines.append(example_line(ask(rng, topic, "held_out"), write(draft, style)))
-    topic, _, _ = styled(rng, preferences)
+    topic, _, _ = styled(rng, preferences, topics_to_judge_by())
     return preferences[0].follows(reply([memory(lines), {"role": "user", "content": ask(rng, topic, "held_out")}]))
 
 

@@ -59,7 +59,7 @@ def stage_sampler(stage: str, data: Path) -> Sampler:
         return mixed([(0.88, load_dialogues(data, PRETRAIN_SOURCES)), (0.12, load_books(data))])
     from curriculum import sample_conversation
 
-    return mixed([(0.87, sample_conversation), (0.13, load_dialogues(data, TUNE_SOURCES))])
+    return mixed([(0.95, sample_conversation), (0.05, load_dialogues(data, TUNE_SOURCES))])
 
 
 def rate_at(done: float, warmup: float, decay: float) -> float:

@@ -6,7 +6,9 @@ and the rest state the same in other forms, so that a client's own system prompt
 
 import random
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Protocol
+from zlib import crc32
 
 from .claims import about_fact, asked, decisive, judged, of_common_knowledge, of_topic, same_or_not
 from .content import Draft, Style, Topic, draft_of, load_topics, lower_first, sentence, write
@@ -82,11 +84,18 @@ def in_style(draft: Draft, style: Style) -> Message:
     return assistant(text, changed(text, " ".join(plain)))
 
 
+@cache
+def topics_to_judge_by() -> tuple[Topic, ...]:
+    """Return the third of the topics whose third way to ask is kept for evaluation."""
+    return tuple(t for t in load_topics() if crc32(t.topic.encode()) % 3 == 0)
+
+
 def ask(rng: random.Random, topic: Topic, split: Split) -> str:
-    """Choose a way to ask; the third is kept for evaluation."""
+    """Choose a way to ask; the third is kept for evaluation in ``topics_to_judge_by``."""
     if split == "held_out":
         return topic.ask[2]
-    return as_typed(rng, rng.choice([a for i, a in enumerate(topic.ask) if i != 2]))
+    kept = topic in topics_to_judge_by()
+    return as_typed(rng, rng.choice([a for i, a in enumerate(topic.ask) if i != 2 or not kept]))
 
 
 def as_typed(rng: random.Random, text: str) -> str:
@@ -129,14 +138,16 @@ def system_prompt(rng: random.Random, lines: list[str]) -> list[Message]:
     return [{"role": "system", "content": text}]
 
 
-def styled(rng: random.Random, preferences: list[Preference]) -> tuple[Topic, Draft, Style]:
+def styled(
+    rng: random.Random, preferences: list[Preference], topics: Sequence[Topic] = ()
+) -> tuple[Topic, Draft, Style]:
     """Find a topic whose content shows every preference, and return it with a reply's draft and its style."""
     style = Style()
     for preference in preferences:
         style = preference.apply(style)
     length = next((p.sentences for p in preferences if p.sentences), None)
     for _ in range(400):
-        topic = rng.choice(load_topics())
+        topic = rng.choice(topics or load_topics())
         draft = draft_of(topic, rng, length or rng.choice((1, 2, 2)))
         if all(p.needs(draft) for p in preferences):
             break
@@ -375,7 +386,7 @@ def compare(rng: random.Random) -> list[Message]:
 
 PARTS = (
     (0.33, with_preferences), (0.26, about_facts), (0.1, with_claims), (0.08, in_any_manner), (0.09, with_examples),
-    (0.2, plain), (0.06, repeat), (0.05, compare),
+    (0.35, plain), (0.04, repeat), (0.04, compare),
 )  # fmt: skip
 
 
