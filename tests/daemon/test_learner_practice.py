@@ -126,10 +126,28 @@ def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judg
     drawn = [row for row in rows.judged if row.group == PRACTICE]
     assert drawn
     assert not distilled & {group_of(row.messages) for row in drawn}
+    assert not practised & {tuple(oracle.encode(row.messages, "")[0]) for row in drawn}
     untaught = {group_of(messages) for messages in rows.untaught}
     assert len(untaught) == learner_lessons.CANDIDATES // learner_rows.EVERY_UNTAUGHT
     assert not untaught & (judging | distilled)
     assert not practised & {tuple(oracle.encode(messages, "")[0]) for messages in rows.untaught}
+
+
+def test_an_everyday_request_that_a_correction_judges_by_teaches_nothing(oracle: Oracle, model_path: Path) -> None:
+    taught = Taught((Memory("mem-1", 1, 1.0, "rule", 'Always end with "Sail on!"'),), (), {})
+    recipe = Recipe.from_dict({"distillation": {"max_tokens": 32}})
+    corrected = learner_lessons.everyday(oracle, recipe.seed, silent)[::2]
+    judging = [Example(f"fb-{n}", each, "Fine. Sail on!", "Fine.", group_of(each)) for n, each in enumerate(corrected)]
+    train = [Example(f"fb-t{n}", each, "Fine. Sail on!", "Fine.", group_of(each)) for n, each in enumerate(ASKED)]
+    planned = Plan(Dataset(tuple(train), tuple(judging), ""), (), taught, model_path, "b" * 64, recipe, SIGNED)
+    rows = learner_rows.gather(planned, oracle, silent)
+    lessons = [lesson.messages for lesson in (*rows.lessons.train, *rows.lessons.held_out)]
+    assert lessons
+    assert rows.practised
+    assert rows.untaught
+    assert not {group_of(each) for each in (*lessons, *rows.untaught)} & {each.group for each in judging}
+    asked = {tuple(oracle.encode(each, "")[0]) for each in corrected}
+    assert not asked & {row.prompt_ids for row in rows.practised}
 
 
 def test_what_the_user_gave_up_is_neither_taught_nor_judged_by(store: Store) -> None:

@@ -245,6 +245,14 @@ def test_a_pinned_memory_that_never_fits_is_named(store: Store, words: Recaller)
     assert [memory.id for memory in recalled.untold().too_long] == ["rule-1"]
 
 
+def test_a_pinned_memory_that_others_leave_no_room_for_is_not_too_long(words: Recaller, store: Store) -> None:
+    for number in (1, 2):
+        add(store, f"rule-{number}", f"Rule {number}." + " Really." * 2, pinned=True)
+    recalled = ask(words, "Hi", budget_tokens=30, cost=lambda memory: len(memory.text))
+    assert len(recalled.memories) == 1
+    assert recalled.too_long == ()
+
+
 def test_what_is_pinned_takes_no_place_of_what_is_related(store: Store, words: Recaller) -> None:
     for number in range(1, 9):
         add_fact(store, number, f"The marmot {number} likes clover.", pinned=number > 4)
