@@ -105,7 +105,7 @@ def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judg
 ) -> None:
     monkeypatch.setattr(learner_rows, "MIN_TAUGHT", 20)  # so that practice judges too
     user = store.default_user()
-    for number in range(12):
+    for number in range(24):
         prompt = (Message(role="user", content=f"What should I know about topic {number}?"),)
         store.add_exchange(Exchange(f"chatcmpl-{number}", user, float(number), "familiar", prompt, "Fine."))
     store.put_memory(Memory("mem-1", user, 1.0, "rule", 'Always end with "Sail on!"'), 1.0)
@@ -114,18 +114,18 @@ def test_what_judges_memories_is_not_practised_and_what_they_teach_does_not_judg
             Feedback(f"fb-{number}", user, 20.0 + number, "correction", f"chatcmpl-{number}", "Fine. Sail on!"), []
         )
     found = learnable(store, user, 4)
-    recipe = Recipe.from_dict({"distillation": {"max_tokens": 32}})
+    recipe = Recipe.from_dict({"distillation": {"max_tokens": 96}})
     planned = Plan(found.dataset, (), found.taught, model_path, "b" * 64, recipe, SIGNED, found.own)
     rows = learner_rows.gather(planned, oracle, silent)
     judging = {group_of(lesson.messages) for lesson in rows.lessons.held_out}
     distilled = {group_of(lesson.messages) for lesson in rows.lessons.train}
     practised = {row.prompt_ids for row in rows.practised}
-    assert judging
-    assert practised
+    assert judging & {group_of(messages) for messages in found.own}
+    assert practised & {tuple(oracle.encode(messages, "")[0]) for messages in found.own}
     assert not practised & {tuple(oracle.encode(lesson.messages, "")[0]) for lesson in rows.lessons.held_out}
     drawn = [row for row in rows.judged if row.group == PRACTICE]
     assert drawn
-    assert not distilled & {group_of(row.messages) for row in drawn}
+    assert not (judging | distilled) & {group_of(row.messages) for row in drawn}
     assert not practised & {tuple(oracle.encode(row.messages, "")[0]) for row in drawn}
     untaught = {group_of(messages) for messages in rows.untaught}
     assert len(untaught) == learner_lessons.CANDIDATES // learner_rows.EVERY_UNTAUGHT
