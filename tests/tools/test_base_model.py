@@ -98,19 +98,29 @@ def test_a_careless_question_differs_by_a_letter_or_by_what_stands_around_it(too
         assert sorted(text) == sorted(asked) or abs(len(text) - len(asked)) == 1, text
 
 
-def test_practice_pays_for_the_right_reply_alone(tools: Any) -> None:
-    tasks, dialogs = tools("curriculum.tasks"), tools("curriculum.dialogs")
+def test_practice_pays_for_the_right_reply_alone(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks, content = tools("curriculum.tasks"), tools("curriculum.content")
+    drawn, draw = [], tasks.styled
+
+    def noted(*given: Any) -> Any:
+        drawn.append(draw(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(tasks, "styled", noted)
     rng = random.Random(0)
+    right, strayed = 0.0, 0.0
     for _ in range(100):
         task = tasks.wished(rng)
         parroted = " ".join(m["content"] for m in task.messages)  # saying the wish is not following it
         assert task.reward("") == task.reward("Yes.") == task.reward(parroted) == 0
-    topic, draft, style = dialogs.styled(rng, [])
-    words = tasks._words(topic, style)
-    right = dialogs.write(draft, style)
-    assert tasks._is_about(right, words)
-    assert not tasks._is_about(f"{right} {right}", words)
-    assert not tasks._is_about("Elephants wander through purple galaxies.", words)
+        _, draft, style = drawn[-1]
+        reply = content.write(draft, style)
+        right += task.reward(reply)
+        assert task.reward(f"{reply} {reply}") == 0
+        assert task.reward("Elephants wander through purple galaxies.") == 0
+        strayed += task.reward(reply.lower() if reply != reply.lower() else reply.upper())
+    assert right >= 98
+    assert strayed <= 2  # what nobody asked for
 
 
 def test_practice_on_facts_and_claims_pays_for_what_is_so(tools: Any, monkeypatch: pytest.MonkeyPatch) -> None:

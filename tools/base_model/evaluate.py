@@ -12,6 +12,7 @@ import argparse
 import json
 import random
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -21,11 +22,14 @@ from curriculum.dialogs import MEMORY_HEADER, Message, ask, example_line, styled
 from curriculum.facts import capital, question, sample_facts
 from curriculum.pools import phrase
 from curriculum.preferences import HELD_OUT_KINDS, KINDS, Kind, sample
-from format import render
-from llama_cpp import Llama
+
+from familiar.daemon.engine import Engine, Sampling
+from familiar.daemon.engine_options import EngineOptions
 
 PLAIN_PROMPTS = Path(__file__).with_name("plain_prompts.txt")
 """Sixty things that a newcomer might say, none of them worded as in the curriculum."""
+
+STREAMS = 8
 
 
 class Reply(Protocol):
@@ -95,19 +99,19 @@ def imitates(reply: Reply, rng: random.Random) -> bool:
 
 def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
     """Return shares by part, and the replies to the plain prompts, which a person has to judge."""
-    llama = Llama(str(path), n_ctx=1024, verbose=False, seed=0)
+    with Engine.open(path, EngineOptions(slots=STREAMS)) as engine, ThreadPoolExecutor(STREAMS) as pool:
+        return _figures(engine, pool, cases, seed)
 
+
+def _figures(engine: Engine, pool: ThreadPoolExecutor, cases: int, seed: int) -> dict[str, object]:
     def reply(messages: list[Message], begun: str = "") -> str:
+        ids = engine.encode_prompt(messages)  # type: ignore[arg-type]
         if begun:
-            prompt = f"{render(messages)}<|assistant|>{begun}"
-            rest: str = llama.create_completion(prompt, temperature=0.0, max_tokens=160)["choices"][0]["text"]  # type: ignore[index,assignment]
-            return rest
-        out = llama.create_chat_completion(messages, temperature=0.0, max_tokens=160)  # type: ignore[arg-type]
-        text: str = out["choices"][0]["message"]["content"]  # type: ignore[index,assignment]
-        return text
+            ids += engine.encode_text(begun)
+        return engine.generate(ids, Sampling(temperature=0.0, max_tokens=160)).text()
 
     def share(make: Callable[[random.Random], bool], n: int) -> float:
-        return round(sum(make(random.Random(f"{seed}/{i}")) for i in range(n)) / n, 3)
+        return round(sum(pool.map(lambda i: make(random.Random(f"{seed}/{i}")), range(n))) / n, 3)
 
     kinds = {k.name: share(lambda rng, k=k: follows(reply, rng, (k,), 1), cases) for k in KINDS}  # type: ignore[misc]
     figures: dict[str, object] = {
@@ -133,7 +137,8 @@ def evaluate(path: Path, cases: int, seed: int = 0) -> dict[str, object]:
         "examples_imitated": share(lambda rng: imitates(reply, rng), 4 * cases),
     }
     prompts = PLAIN_PROMPTS.read_text(encoding="utf-8").splitlines()
-    figures["transcripts"] = [{"user": text, "reply": reply([{"role": "user", "content": text}])} for text in prompts]
+    replies = pool.map(lambda text: reply([{"role": "user", "content": text}]), prompts)
+    figures["transcripts"] = [{"user": text, "reply": said} for text, said in zip(prompts, replies, strict=True)]
     return figures
 
 

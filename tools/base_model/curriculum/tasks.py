@@ -13,11 +13,13 @@ from .claims import about_fact, asked, of_common_knowledge, verdict
 from .content import Draft, Style, Topic, write
 from .dialogs import EMPHASIS, Message, ask, styled, system_prompt, user
 from .facts import MAKERS, capital, question, sample_facts
-from .preferences import Preference, sample
+from .preferences import KINDS, Preference, sample
 
 LONG_WORD = re.compile(r"[a-z]{4,}")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n")
 ON_TOPIC = 0.75
+UNASKED = {"units", "spelling", "clock", "date", "numbers", "tone", "hedge", "case", "layout"}
+"""Groups of preferences that nobody follows by chance: a reply that does unasked is wrong."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +37,20 @@ def sample_task(rng: random.Random) -> Task:
 def wished(rng: random.Random) -> Task:
     """An everyday question under one to three wishes, or under none."""
     while True:
-        preferences = sample(rng, "train", rng.choices((0, 1, 2, 3), (0.2, 0.3, 0.3, 0.2))[0], emphasis=EMPHASIS)
+        preferences = sample(rng, "train", rng.choices((0, 1, 2, 3), (0.35, 0.3, 0.2, 0.15))[0], emphasis=EMPHASIS)
         topic, draft, style = styled(rng, preferences)
         if all(p.follows(write(draft, style)) for p in preferences):
             break
     turns = [*system_prompt(rng, [p.text for p in preferences]), user(ask(rng, topic, "train"))]
+    asked = {p.kind for p in preferences}
+    others = [kind.make(rng, "train") for kind in KINDS if kind.group in UNASKED and kind.name not in asked]
+    unasked = [p for p in others if not p.follows(write(draft, style))]
     words = _words(topic, style) | {word for p in preferences for word in LONG_WORD.findall(p.text.lower())}
 
     def reward(reply: str) -> float:
         parrots = any(turn["content"].lower() in reply.lower() for turn in turns)
-        return float(_is_about(reply, words) and not parrots) * _share_followed(preferences, reply)
+        strays = any(p.follows(reply) for p in unasked)
+        return float(_is_about(reply, words) and not parrots and not strays) * _share_followed(preferences, reply)
 
     return Task(turns, reward)
 
