@@ -77,6 +77,10 @@ def test_what_a_wish_changes_decides(tools: Any) -> None:
     plain = tools("curriculum.content").Style()
     draft = dialogs.Draft(("Put it in the pot.",), ("The pot", "Hot water"))
     assert "decides" not in dialogs.in_style(draft, plain)
+    timed = dialogs.Draft(("Eat your favorite soup at {time:18:30} today.",))
+    usual, asked_for = (dialogs.in_style(timed, each) for each in (plain, plain.__class__(clock24=True, british=True)))
+    assert usual["decides"].splitlines() == ["favorite", "6:30", "pm"]  # or else the other form comes unasked
+    assert asked_for["decides"].splitlines() == ["favourite", "18:30"]
     from_list = dialogs.in_style(draft, plain.__class__(layout="numbered"))
     assert from_list["content"] == "1. The pot\n2. Hot water"
     assert from_list["decides"].splitlines() == ["1.", "2."]

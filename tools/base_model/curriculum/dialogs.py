@@ -6,6 +6,7 @@ and the rest state the same in other forms, so that a client's own system prompt
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Protocol
 from zlib import crc32
@@ -78,10 +79,27 @@ def changed(text: str, plain: str) -> list[str]:
 
 
 def in_style(draft: Draft, style: Style) -> Message:
-    """Say a draft in a style; what is written otherwise than without one decides."""
-    plain = [write(draft, Style()), *(sentence(item, Style()) for item in draft.items)]
+    """Say a draft in a style.
+
+    What is written otherwise than without one decides, and so does a quantity, time, date or spelling of which there
+    are two forms: if only the form that is asked for did, it would come unasked too.
+    """
     text = write(draft, style)
-    return assistant(text, changed(text, " ".join(plain)))
+    plain = [write(draft, Style()), *(sentence(item, Style()) for item in draft.items)]
+    other = write(draft, opposite(style))
+    return assistant(text, dict.fromkeys((*changed(text, " ".join(plain)), *changed(text, other))))
+
+
+def opposite(style: Style) -> Style:
+    """Return the style with the other form of whatever has two."""
+    return replace(
+        style,
+        metric=not style.metric,
+        british=not style.british,
+        clock24=not style.clock24,
+        date="us" if style.date != "us" else "iso",
+        number_words=not style.number_words,
+    )
 
 
 @cache
